@@ -1,0 +1,40 @@
+"""The camera: contrast, haze, blur and sensor noise between a painting and the picture that is stored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zsar.datasets.drawn.canvas import Canvas, each
+from zsar.datasets.drawn.randomness import Stream
+
+
+@dataclass(frozen=True)
+class Camera:
+    """contrast and noise are ranges (fractions of full scale), blur the share of pictures that are out of focus."""
+
+    contrast: tuple[float, float] = (.4, .7)
+    noise: tuple[float, float] = (.004, .025)
+    blur: float = .15
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    """A binomial blur, three pixels wide."""
+    for axis in (2, 3):
+        before, after = np.take(image, [0], axis), np.take(image, [-1], axis)
+        ends = [slice(None)] * 4
+        padded = np.concatenate([before, image, after], axis)
+        lower, middle, upper = (tuple(ends[:axis] + [slice(i, i + image.shape[axis])]) for i in range(3))
+        image = .25 * padded[lower] + .5 * padded[middle] + .25 * padded[upper]
+    return image
+
+
+def photograph(canvas: Canvas, stream: Stream, image: np.ndarray, camera: Camera) -> np.ndarray:
+    """The stored picture, uint8 [n, 3, S, S]."""
+    image = np.clip(image, 0, 1)
+    out_of_focus = stream.chance(camera.blur)
+    image[out_of_focus] = _blurred(image[out_of_focus])
+    contrast = each(stream.uniform(*camera.contrast))[:, None]
+    haze = each(stream.uniform(.35, .65))[:, None]
+    image = image * contrast + haze * (1 - contrast)
+    image += stream.normal(1, 3, canvas.size, canvas.size) * each(stream.uniform(*camera.noise))[:, None]
+    return (np.clip(image, 0, 1) * 255 + .5).astype(np.uint8)

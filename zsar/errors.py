@@ -1,0 +1,48 @@
+"""Every error a user can cause. Each message is one line: what, what was found, what was expected, how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZsarError(ValueError):
+    """Base of all errors raised on bad input; the command line turns it into one line and exit status 2."""
+
+
+class UnknownNameError(ZsarError):
+    """A dataset, model, profile, attack or method that does not exist."""
+
+
+class ClassNamesError(ZsarError):
+    """A list of class names that cannot be classified with (empty, single, duplicate, blank, unknown target)."""
+
+
+class VocabularyError(ZsarError):
+    """A text holds words that a closed-vocabulary tokenizer does not know."""
+
+
+class PixelRangeError(ZsarError):
+    """Images of the wrong shape, dtype or range; the package takes float [B, 3, H, W] in [0, 1] everywhere."""
+
+
+class AttackSettingsError(ZsarError):
+    """An eps, step size, step count or norm that makes no sense."""
+
+
+class CheckpointError(ZsarError):
+    """A weights file that is missing, truncated, foreign, or built for another architecture."""
+
+
+class PhotoError(ZsarError):
+    """A photograph that is missing, unreadable, or not safe to open."""
+
+
+class OutputError(ZsarError):
+    """A result that cannot be written where it was asked for."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for ``name`` not being among ``known``, naming the nearest ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
+    nearest = [k for k in known if k.lower() in near] or known
+    return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(nearest)}")
