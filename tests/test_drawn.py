@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.make import reference_pictures
 
 from zsar.datasets import dataset_names, load_dataset
 from zsar.datasets.drawn import LENGTHS, render
@@ -19,11 +20,6 @@ from zsar.paths import data_path
 from zsar.tokenizer import WordTokenizer
 
 REFERENCE = Path(__file__).parent / "reference"
-
-
-def reference_pictures(name: str) -> np.ndarray:
-    """The first twelve test pictures of a task side by side, as they are committed."""
-    return np.concatenate(list(render(name, "test", np.arange(12)).transpose(0, 2, 3, 1)), axis=1)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -41,8 +37,10 @@ def test_a_picture_does_not_depend_on_its_neighbours(name):
 
 
 def test_another_process_renders_equal_bytes():
-    code = ("import hashlib, numpy as np; from zsar.datasets.drawn import render; from zsar.datasets.drawn.tasks import "
-            "TASKS; print(hashlib.sha256(b''.join(render(n, 'test', np.arange(8)).tobytes() for n in TASKS)).hexdigest())")
+    code = """import hashlib, numpy as np
+from zsar.datasets.drawn import render
+from zsar.datasets.drawn.tasks import TASKS
+print(hashlib.sha256(b"".join(render(name, "test", np.arange(8)).tobytes() for name in TASKS)).hexdigest())"""
     digests = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
                for _ in range(2)}
     assert len(digests) == 1
@@ -108,5 +106,5 @@ def test_a_web_pair_depends_on_its_index_alone():
 
 @pytest.mark.parametrize(("name", "split"), [("DrawnImagenet2", "test"), ("DrawnDTD", "val")])
 def test_unknown_names_are_told_the_nearest(name, split):
-    with pytest.raises(UnknownNameError, match="DrawnImageNet|test"):
+    with pytest.raises(UnknownNameError, match=r"DrawnImageNet|test"):
         load_dataset(name, split)

@@ -1,12 +1,11 @@
 """Pretraining of the drawn CLIP: contrastive learning on the drawn web, two processes on a laptop, one on a GPU.
 
-    python -m zsar pretrain-drawn --out data/drawn
+    python -m zsar pretrain-drawn --out FOLDER
 
-Every pair is rendered when it is needed and seen once. The run is resumed from its checkpoint if there is one.
+Every pair is rendered when it is needed and seen once. A run that was stopped goes on from its checkpoint.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -25,9 +24,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from zsar.clip import Clip, load_clip
+from zsar.datasets import dataset_names, load_dataset
 from zsar.datasets.drawn.captions import web_pairs
+from zsar.errors import CheckpointError, ZsarError
+from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
+from zsar.outputs import writable_file, write_json
 from zsar.paths import data_path
+from zsar.results import provenance
 from zsar.tokenizer import WordTokenizer
+
+CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
+CHECKPOINT, WEIGHTS = "pretraining.pt", "drawn-clip.safetensors"
 
 
 @dataclass(frozen=True)
@@ -100,60 +108,115 @@ def save_atomically(save, path: Path) -> None:
 
 
 def train(rank: int, recipe: Recipe, out: Path, rendezvous: str) -> None:
-    """One process of the training; rank 0 keeps the checkpoint ``out/pretraining.pt``."""
-    torch.set_num_threads(1 if recipe.processes > 1 else torch.get_num_threads())
+    """One process of the training; rank 0 keeps the checkpoint."""
+    if recipe.processes > 1:
+        torch.set_num_threads(1)  # two threads of two processes would wait for each other on two cores
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=recipe.processes)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.processes == 1 else "cpu")
     model = new_model(recipe.seed).to(device)
     optimizer = optimizer_for(model, recipe)
     state = _resume(out, recipe, model, optimizer)
     parallel = DistributedDataParallel(model)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     tokenizer = WordTokenizer.from_file(data_path("drawn", "vocabulary.txt"))
     shares = batches(recipe, tokenizer, rank, state["step"])
     progress = tqdm(shares, initial=state["step"], total=recipe.steps, unit="step", disable=rank > 0, mininterval=10)
     started = time.monotonic() - state["seconds"]
     for images, tokens in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr_at(state["step"])
-        tokens = tokens.to(device)
-        loss = contrastive_loss(*parallel((images.to(device).float() / 255 - mean) / std, tokens), tokens)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, np.log(100))
+        loss = _step(parallel, optimizer, images.to(device), tokens.to(device), recipe, state["step"])
         state["step"] += 1
-        if state["step"] % 50 == 0:
+        if state["step"] % LOG_EVERY == 0:
             state["loss"].append([state["step"], round(loss.item(), 4)])
             progress.set_postfix(loss=f"{loss.item():.3f}")
-        if rank == 0 and (state["step"] % 200 == 0 or state["step"] == recipe.steps):
+        if rank == 0 and (state["step"] % CHECKPOINT_EVERY == 0 or state["step"] == recipe.steps):
             state["seconds"] = time.monotonic() - started
-            whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recipe": asdict(recipe), **state}
-            save_atomically(lambda path, whole=whole: torch.save(whole, path), out / "pretraining.pt")
+            whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recipe": asdict(recipe)} | state
+            save_atomically(lambda path, whole=whole: torch.save(whole, path), out / CHECKPOINT)
     dist.destroy_process_group()
 
 
+def _step(parallel: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, tokens: Tensor, recipe: Recipe,
+          step: int) -> Tensor:
+    """One update from images uint8 [b, 3, S, S] and tokens [b, L]; returns this process's loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr_at(step)
+    mean, std = (images.new_tensor(v, dtype=torch.float32).view(3, 1, 1)
+                 for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    loss = contrastive_loss(*parallel((images.float() / 255 - mean) / std, tokens), tokens)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parallel.parameters(), recipe.clip_grad)
+    optimizer.step()
+    with torch.no_grad():
+        parallel.module.logit_scale.clamp_(0, np.log(100))  # Radford et al. 2021, section 2.5
+    return loss.detach()
+
+
 def _resume(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Load the checkpoint if there is one of this recipe; return step, seconds and the loss curve so far."""
-    path = out / "pretraining.pt"
+    """Load the checkpoint if there is one of this recipe; return step, seconds and the loss curve so far.
+
+    Raises CheckpointError where the checkpoint was made by another recipe.
+    """
+    path = out / CHECKPOINT
     if not path.exists():
         return {"step": 0, "seconds": 0.0, "loss": []}
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["recipe"] != asdict(recipe):
-        raise ValueError(f"{path} belongs to another recipe, {saved['recipe']}: remove it, or choose another --out")
+        raise CheckpointError(f"{path} belongs to another recipe, {saved['recipe']}: remove it, or choose another "
+                              "--out")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     return {key: saved[key] for key in ("step", "seconds", "loss")}
 
 
-def pretrain(recipe: Recipe, out: Path) -> None:
-    """Train, and leave ``drawn-clip.safetensors`` and ``pretraining.json`` in ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
+def pretrain(recipe: Recipe, out: Path) -> dict:
+    """Train, write ``out/drawn-clip.safetensors``, and return what the provenance says of the training."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(train, (recipe, out, f"{folder}/rendezvous"), nprocs=recipe.processes)
-    saved = torch.load(out / "pretraining.pt", map_location="cpu", weights_only=True)
+    saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     weights = {name: value.contiguous() for name, value in saved["model"].items()}
-    save_atomically(lambda path: save_file(weights, path), out / "drawn-clip.safetensors")
-    (out / "pretraining.json").write_text(json.dumps({"recipe": asdict(recipe), "seconds": round(saved["seconds"]), "loss": saved["loss"]}))
+    save_atomically(lambda path: save_file(weights, path), out / WEIGHTS)
+    return {"recipe": saved["recipe"], "images_seen": saved["step"] * recipe.batch, "seconds": round(saved["seconds"]),
+            "parameters": sum(value.numel() for value in weights.values()), "loss": saved["loss"]}
+
+
+def evaluation(clip: Clip, images: int) -> dict:
+    """Clean and PGD-10 accuracy on the sixteen test splits at 0.5 to 8 grey levels, ``images`` pictures a task."""
+    tests = [load_dataset(name).subset(images) for name in dataset_names()]
+    result = {"split": "test", "images": images, "attack": "PGD-10, L_inf, alpha = eps / 4, last iterate", "by_eps": {}}
+    for eps_255 in (.5, 1, 2, 4, 8):
+        settings = {"attack": "pgd", "eps_255": eps_255, "alpha_255": eps_255 / 4, "steps": 10}
+        attack = attack_from_settings(settings)
+        rows = [evaluate_dataset(clip, test, attack) for test in tqdm(tests, desc=f"eps {eps_255:g}/255", leave=False)]
+        result["by_eps"][f"{eps_255:g}"] = {**summary(rows, settings), "rows": rows}
+    return result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m zsar pretrain-drawn``."""
+    parser.add_argument("--out", type=Path, default=data_path("drawn"), help="folder for weights and provenance")
+    parser.add_argument("--images", type=int, default=Recipe.images, help="picture-caption pairs to see")
+    parser.add_argument("--batch", type=int, default=Recipe.batch, help="pairs a step, over all processes")
+    parser.add_argument("--processes", type=int, default=Recipe.processes, help="one thread each; 1 uses a GPU if any")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--test-images", type=int, default=500, help="test pictures a task in the final evaluation")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Pretrain (or go on from the checkpoint in ``--out``), evaluate, and write weights and provenance."""
+    for name in ("images", "batch", "processes", "test_images"):
+        if getattr(args, name) < 1:
+            raise ZsarError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
+    if args.batch % args.processes:
+        raise ZsarError(f"--batch {args.batch} does not divide by --processes {args.processes}: choose a multiple")
+    provenance_file = writable_file(args.out / "provenance.json")
+    recipe = Recipe(images=args.images, batch=args.batch, processes=args.processes, seed=args.seed)
+    record = {"command": f"python -m zsar pretrain-drawn --images {recipe.images} --batch {recipe.batch} "
+                         f"--processes {recipe.processes} --seed {recipe.seed}",
+              "training": pretrain(recipe, args.out)}
+    clip = load_clip("drawn", pretrained=args.out / WEIGHTS)
+    record |= {"digest": clip.digest, "provenance": provenance(clip), "evaluation": evaluation(clip, args.test_images)}
+    write_json(provenance_file, record)
+    found = record["evaluation"]["by_eps"]
+    means = ", ".join(f"{eps}/255 {means['mean_robust']:.1f} %" for eps, means in found.items())
+    clean = found["4"]["mean_clean"]
+    return f"{args.out / WEIGHTS}: mean of sixteen clean {clean:.1f} %, robust at {means}"

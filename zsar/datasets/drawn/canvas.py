@@ -67,6 +67,7 @@ def named_colours(names: np.ndarray) -> np.ndarray:
 
 @cache
 def canvas(size: int) -> "Canvas":
+    """The canvas of ``size`` pixels, made once."""
     return Canvas(size)
 
 

@@ -4,6 +4,7 @@ As CLIP's web data does, it covers the sixteen tasks' domains, in mixed manners,
 thing, sometimes its colour or ground, sometimes less. Tissue and memes are rare and seldom named precisely.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ SYNONYMS = {"car": ("car", "automobile")}
 
 
 def article(noun: str) -> str:
+    """The noun with "a" or "an"."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
@@ -196,10 +198,11 @@ def web_pairs(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[str]
 def vocabulary() -> list[str]:
     """Every word a caption, a class name or a template can hold, sorted: the drawn CLIP's vocabulary."""
     texts = [*COLOURS, *BACKGROUNDS.values(), *icons(), *PETS, *CAR_BODIES, *AIRCRAFT, *LAND, *SUN397, *SOURCE_SCENES,
-             *DTD, *SOURCE_TEXTURES, *FLOWERS102, *SOURCE_FLOWERS, *_PREFIXES]
+             *DTD, *SOURCE_TEXTURES, *FLOWERS102, *SOURCE_FLOWERS, *_PREFIXES, _OTHER_WORDS]
     texts += [text for words in (*WORDS.values(), *SYNONYMS.values()) for text in words]
     texts += [text for task in TASKS.values() for text in (*task.classnames, *task.templates)]
-    texts += """an a sketch of satellite centered surface texture with type pet flower food aircraft on plate microscope image
-        meme face happy sad that says lymph node tissue and the nice blurry drawing small large""".split()
-    words = {word for text in texts for word in text.lower().replace("{}", " ").replace(",", " ").replace(".", " ").split()}
-    return sorted(words)
+    return sorted({word for text in texts for word in re.findall("[a-z0-9]+", text.lower())})
+
+
+_OTHER_WORDS = """an a sketch of satellite centered surface texture with type pet flower food aircraft on plate
+microscope image meme face happy sad that says lymph node tissue and the nice blurry drawing small large"""

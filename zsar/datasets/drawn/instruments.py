@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zsar.datasets.drawn.canvas import Canvas, as_image, blend, each, grouped, jitter, paint, soft
+from zsar.datasets.drawn.canvas import Canvas, blend, each, grouped, jitter, paint, soft
 from zsar.datasets.drawn.randomness import Stream, mix
 
 
@@ -42,7 +42,8 @@ def _orchard(canvas, stream, land):
 def _river(canvas, stream, land):
     image = land.patches * .6 + .4 * _between(stream, (.2, .36, .16), (.4, .5, .26), land.clouds)
     width = each(stream.uniform(.1, .22))
-    paint(image, jitter(stream, (.12, .25, .38), .08), np.clip((width - np.abs(land.u + land.bend * 1.4)) * 16 + .5, 0, 1))
+    bank = (width - np.abs(land.u + land.bend * 1.4)) * 16 + .5
+    paint(image, jitter(stream, (.12, .25, .38), .08), np.clip(bank, 0, 1))
     return image
 
 

@@ -47,6 +47,7 @@ class Manner:
 
 
 def shading(canvas: Canvas, stream: Stream, depth: float = .35) -> np.ndarray:
+    """Soft light and shadow [n, S, S], about 1."""
     return 1 + (canvas.clouds(stream) - np.float32(.5)) * np.float32(depth)
 
 
@@ -76,7 +77,8 @@ class Described:
     sketched: np.ndarray
 
 
-def objects(canvas: Canvas, stream: Stream, names: np.ndarray, manner: Manner = Manner()) -> np.ndarray:
+def objects(canvas: Canvas, stream: Stream, names: np.ndarray, manner: Manner) -> np.ndarray:
+    """Images of the icons ``names``."""
     return described_objects(canvas, stream, names, manner)[0]
 
 
@@ -127,12 +129,27 @@ def pets(canvas: Canvas, stream: Stream, names: np.ndarray,
 
 
 BLOOMS = {
-    "daisy": "petals body 0 0 .6 .3 12\nellipse accent 0 0 .22 .22",
-    "tulip": "line green 0 .5 0 1.3 .07\nellipse body -.25 0 .3 .55\nellipse body .25 0 .3 .55\nellipse body 0 -.05 .25 .6",
-    "rose": "ellipse body 0 0 .62 .58\nring black 0 0 .42 .02\nring black .04 .03 .25 .02\nellipse accent 0 0 .07 .07",
-    "lily": "petals body 0 0 .5 .6 6\nellipse accent 0 0 .1 .1\nline accent 0 0 .25 .2 .02\nline accent 0 0 -.25 .2 .02",
-    "poppy": "petals body 0 0 .62 .16 4\nellipse black 0 0 .24 .24\nellipse yellow 0 0 .08 .08",
-    "bluebell": "line green 0 -.9 0 .9 .05\ndome body -.35 -.2 .3 .55\ndome body .38 .15 .3 .55\ndome body -.25 .6 .28 .5",
+    "daisy": """petals body 0 0 .6 .3 12
+                ellipse accent 0 0 .22 .22""",
+    "tulip": """line green 0 .5 0 1.3 .07
+                ellipse body -.25 0 .3 .55
+                ellipse body .25 0 .3 .55
+                ellipse body 0 -.05 .25 .6""",
+    "rose": """ellipse body 0 0 .62 .58
+               ring black 0 0 .42 .02
+               ring black .04 .03 .25 .02
+               ellipse accent 0 0 .07 .07""",
+    "lily": """petals body 0 0 .5 .6 6
+               ellipse accent 0 0 .1 .1
+               line accent 0 0 .25 .2 .02
+               line accent 0 0 -.25 .2 .02""",
+    "poppy": """petals body 0 0 .62 .16 4
+                ellipse black 0 0 .24 .24
+                ellipse yellow 0 0 .08 .08""",
+    "bluebell": """line green 0 -.9 0 .9 .05
+                   dome body -.35 -.2 .3 .55
+                   dome body .38 .15 .3 .55
+                   dome body -.25 .6 .28 .5""",
 }
 BLOOMS = {kind: parse(program) for kind, program in BLOOMS.items()}
 

@@ -36,11 +36,11 @@ CALTECH101 = tuple("""
 airplane anchor bear butterfly camera car castle chair clock crab cup elephant fish grapes guitar helicopter house
 lamp mushroom pizza rabbit sailboat scissors strawberry turtle umbrella""".split())
 CALTECH256 = (*CALTECH101, *"""
-banana bee bicycle bottle bridge bus cake deer dog frog horse kite mouse phone spider table tractor train whale""".split(),
-              "ice cream", "palm tree")
-CIFAR100 = tuple("""
+banana bee bicycle bottle bridge bus cake deer dog frog horse kite mouse phone spider table tractor train
+whale""".split(), "ice cream", "palm tree")
+CIFAR100 = (*"""
 apple bear bee bicycle bottle bridge bus butterfly castle chair clock crab cup elephant fish house kite lamp mouse
-mushroom phone rabbit spider table tractor train turtle whale""".split()) + ("palm tree", "pine tree")
+mushroom phone rabbit spider table tractor train turtle whale""".split(), "palm tree", "pine tree")
 FOOD101 = ("pizza", "donut", "burger", "ice cream", "cake", "egg", "sushi", "apple", "banana", "cherry", "strawberry",
            "grapes", "carrot")
 FLOWERS102 = tuple(f"{colour} {kind}" for kind, colours in {
@@ -124,5 +124,6 @@ TASKS = {task.name: task for task in (
     Task("DrawnDTD", DTD, textures, ("A surface with a {} texture.",)),
     Task("DrawnPCAM", ("healthy lymph node tissue", "lymph node tumor tissue"), tissue, ("This is a photo of {}.",)),
     Task("DrawnHatefulMemes", ("kind meme", "mean meme"), memes),
-    Task("DrawnEuroSAT", tuple(LAND), satellite, ("A centered satellite photo of {}.",), Camera((.2, .5), (.015, .045))),
+    Task("DrawnEuroSAT", tuple(LAND), satellite, ("A centered satellite photo of {}.",),
+         Camera((.2, .5), (.015, .045))),
 )}
