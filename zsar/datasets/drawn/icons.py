@@ -13,6 +13,8 @@ from zsar.datasets.drawn.randomness import Stream
 
 @dataclass(frozen=True)
 class Part:
+    """One shape of a drawing program, with its colour and its numbers in object units."""
+
     shape: str
     colour: str
     numbers: tuple[float, ...]
@@ -20,6 +22,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Icon:
+    """A drawing program and the colours that its body may take."""
+
     colours: tuple[str, ...]
     parts: tuple[Part, ...]
     has_body: bool

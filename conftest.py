@@ -1,0 +1,13 @@
+"""For all tests: the counts that take minutes run only when asked for (``make test LONG=1``)."""
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked ``long`` unless ``ZSAR_LONG`` is set."""
+    if not os.environ.get("ZSAR_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: make test LONG=1"))

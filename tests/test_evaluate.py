@@ -1,0 +1,152 @@
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from zsar import datasets, evaluate
+from zsar.attacks import MICRO_BATCH, cross_entropy, image_seeds, pgd
+from zsar.clip import ZeroShotClassifier
+from zsar.datasets import ImageDataset
+from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, ZsarError
+from zsar.profiles import PROFILES, SIXTEEN, get_profile
+
+NAMES = ["cat", "dog", "car", "frog"]
+
+
+def fake(name: str, n: int = 13) -> ImageDataset:
+    """n random pictures with random labels, always the same for a name."""
+    random = np.random.RandomState(len(name))
+    pixels = random.randint(0, 256, (n, 3, 20, 20), dtype=np.uint8)
+    labels = torch.from_numpy(random.randint(0, 4, n))
+    return ImageDataset(name, "test", NAMES, ["a photo of a {}"], labels, [f"{name}/{i}" for i in range(n)],
+                        lambda rows: pixels[rows])
+
+
+@pytest.fixture
+def world(monkeypatch, tiny_clip):
+    """The command line on the tiny CLIP and made-up pictures."""
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+
+
+def run(*words: str) -> str:
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    return evaluate.run(parser.parse_args(words))
+
+
+def test_the_rows_are_what_a_plain_loop_counts(tiny_clip):
+    dataset = fake("DrawnDTD", 50)
+    classifier = ZeroShotClassifier(tiny_clip, NAMES, ["a photo of a {}"])
+    images, labels = dataset.stack()
+    attacked = pgd(cross_entropy(classifier, labels), images, eps=8 / 255, alpha=2 / 255, steps=4,
+                   seeds=image_seeds(dataset.ids, 3))
+    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 8, "alpha_255": 2, "steps": 4})
+    row = evaluate.evaluate_dataset(tiny_clip, dataset, attack, seed=3)
+    for kind, pictures in (("clean", images), ("robust", attacked)):
+        hits = int((classifier(pictures).argmax(1) == labels).sum())
+        assert row[f"{kind}_hits"] == hits and row[kind] == 100 * hits / 50
+        low, high = row[f"{kind}_interval"]
+        assert low <= row[kind] <= high
+    assert row["images"] == 50 and row["classes"] == 4 and row["dataset"] == "DrawnDTD"
+
+
+def test_correctness_is_invariant_to_the_micro_batch(classifier, images, labels):
+    whole = evaluate.correct(classifier, images, labels)
+    assert whole.dtype == torch.bool
+    assert all(torch.equal(whole, evaluate.correct(classifier, images, labels, size)) for size in (1, 3, 8))
+
+
+@pytest.mark.parametrize("micro_batch", [7, 16])
+def test_the_counts_do_not_depend_on_the_micro_batch(micro_batch, tiny_clip, monkeypatch):
+    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 3})
+    rows = []
+    for size in (40, micro_batch):
+        monkeypatch.setitem(MICRO_BATCH, "cpu", size)
+        rows.append(evaluate.evaluate_dataset(tiny_clip, fake("DrawnFood101", 33), attack))
+    assert [rows[0][key] for key in ("clean_hits", "robust_hits")] == [rows[1][key] for key in
+                                                                       ("clean_hits", "robust_hits")]
+
+
+def test_all_means_the_sixteen_of_the_profile(world, tmp_path):
+    out = tmp_path / "new" / "rows.json"
+    text = run("--images", "5", "--steps", "2", "--json", str(out))
+    record = json.loads(out.read_text())
+    assert [row["dataset"] for row in record["rows"]] == [f"Drawn{name}" for name in SIXTEEN]
+    assert all(row["images"] == 5 and 0 <= row["robust"] <= 100 for row in record["rows"])
+    wanted = {"profile": "drawn", "attack": "pgd", "norm": "linf", "steps": 2, "seed": 0, "images": 5,
+              "eps_255": PROFILES["drawn"].eps_255, "alpha_255": PROFILES["drawn"].eps_255 / 4, "iterate": "last"}
+    assert wanted.items() <= record["settings"].items()
+    assert record["complete"] and len(record["digest"]) == 64
+    assert {"device", "torch", "commit", "model"} <= record["provenance"].keys()
+    assert {"mean_clean", "mean_robust", "seconds", "images_x_steps_per_second"} <= record["summary"].keys()
+    for word in ("DrawnHatefulMemes", "robust %", "mean of 16", "PGD-2", "alpha 1/255", "images x steps per second"):
+        assert word in text
+
+
+def test_the_same_seed_gives_the_same_rows(world, tmp_path):
+    rows = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        run("--datasets", "DrawnPCAM,DrawnDTD", "--images", "9", "--seed", seed, "--json", str(tmp_path / name))
+        rows.append([{key: value for key, value in row.items() if "seconds" not in key}
+                     for row in json.loads((tmp_path / name).read_text())["rows"]])
+    assert rows[0] == rows[1] and len(rows[0]) == 2
+
+
+def test_no_attack_has_no_robust_column(world, tmp_path):
+    text = run("--attack", "none", "--datasets", "DrawnPCAM", "--json", str(tmp_path / "out"))
+    record = json.loads((tmp_path / "out").read_text())
+    assert "robust" not in record["rows"][0] and "robust" not in text and "eps_255" not in record["settings"]
+    assert record["rows"][0]["images"] == 13  # fewer than asked for: all of them
+
+
+def test_fgsm_is_one_step_of_eps(world, tmp_path):
+    run("--attack", "fgsm", "--eps", "3", "--datasets", "DrawnPCAM", "--json", str(tmp_path / "out"))
+    settings = json.loads((tmp_path / "out").read_text())["settings"]
+    assert settings["steps"] == 1 and settings["alpha_255"] == 3 and not settings["random_start"]
+
+
+def test_an_interrupted_run_keeps_what_it_measured(world, tmp_path, monkeypatch):
+    plain = evaluate.evaluate_dataset
+
+    def interrupted(clip, dataset, *args, **kwargs):
+        if dataset.name == "DrawnDTD":
+            raise KeyboardInterrupt
+        return plain(clip, dataset, *args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "evaluate_dataset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("--datasets", "DrawnPCAM,DrawnDTD", "--json", str(tmp_path / "out"))
+    record = json.loads((tmp_path / "out").read_text())
+    assert [row["dataset"] for row in record["rows"]] == ["DrawnPCAM"] and not record["complete"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("words", "error", "message"), [
+    (["--datasets", "DrawnPCAN"], UnknownNameError, "DrawnPCAM"), (["--datasets", " , "], UnknownNameError, "all, or"),
+    (["--attack", "pdg"], UnknownNameError, "attack 'pdg'.*pgd"), (["--profile", "drwan"], UnknownNameError, "drawn"),
+    (["--eps", "-1"], AttackSettingsError, "eps = -1"), (["--eps", "256"], AttackSettingsError, "0 to 255"),
+    (["--alpha", "nan"], AttackSettingsError, "alpha = nan"), (["--steps", "0"], AttackSettingsError, "steps = 0"),
+    (["--images", "0"], ZsarError, "at least 1 test image")])
+def test_bad_input(words, error, message, world):
+    with pytest.raises(error, match=message):
+        run(*words)
+
+
+def test_the_output_is_tried_before_the_work(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: pytest.fail("work had begun"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "out.json"):
+        with pytest.raises(OutputError, match="cannot write"):
+            run("--json", str(out))
+
+
+def test_profiles(monkeypatch):
+    monkeypatch.delenv("ZSAR_PROFILE", raising=False)
+    assert get_profile().name == "drawn" and len(get_profile().datasets) == 16
+    monkeypatch.setenv("ZSAR_PROFILE", "full")
+    assert get_profile().model == "ViT-B-32-quickgelu" and get_profile("colab").images == 1000
+    with pytest.raises(UnknownNameError, match="profile 'ful'.*full"):
+        get_profile("ful")

@@ -1,0 +1,50 @@
+"""``python -m zsar``: every command is a module's ``add_arguments(parser)`` and ``run(args)``."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zsar.errors import ZsarError
+
+COMMANDS = {
+    "attack": ("zsar.photo", "attack a photograph of your own"),
+    "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
+    "pretrain-drawn": ("zsar.pretrain", "train the drawn CLIP again"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as any other bad input: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZsarError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(prog="python -m zsar", description="Zero-shot adversarial robustness of CLIP")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if argv[:1] == [name]:  # import only what is asked for: --help need not wait for torch
+            module = importlib.import_module(module)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    try:
+        args = parser.parse_args(argv)
+        if report := args.run(args):
+            print(report)
+    except ZsarError as error:
+        print(f"zsar: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("zsar: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""CLIP as a function of pixels in [0, 1]: resize and normalisation live inside the model, and so does the attack."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
+
+from zsar.checkpoints import first_line, load_weights, read_tensors, weights_source
+from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, unknown_name
+from zsar.paths import data_path
+from zsar.tokenizer import WordTokenizer
+
+TEMPLATES = ("This is a photo of a {}.",)
+
+
+class Clip(nn.Module):
+    """A frozen CLIP in eval mode.
+
+    ``model`` is an open_clip model, ``tokenizer`` maps a list of N texts to int64 [N, L], ``preprocess`` may hold
+    open_clip's ``mean``, ``std``, ``interpolation`` and ``resize_mode``.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor], *, name: str,
+                 preprocess: dict | None = None):
+        super().__init__()
+        preprocess = preprocess or {}
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.name = tokenizer, name
+        size = model.visual.image_size
+        self.image_size: int = size[0] if isinstance(size, (tuple, list)) else size
+        self.interpolation = InterpolationMode(preprocess.get("interpolation", "bicubic"))
+        self.squash = preprocess.get("resize_mode") == "squash"
+        for buffer, default in (("mean", OPENAI_DATASET_MEAN), ("std", OPENAI_DATASET_STD)):
+            value = torch.tensor(preprocess.get(buffer, default)).view(3, 1, 1)
+            self.register_buffer(buffer, value, persistent=False)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor s of the logits s cos(image, text): 100 for OpenAI's CLIP."""
+        return self.model.logit_scale.exp().item()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over names, types, shapes and values of all weights: one number a set of weights, on any device."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> normalised [B, 3, S, S]: shorter side to S, centre crop, as CLIP does.
+
+        Differentiable, and not clamped after the (bicubic) resize, as in the paper's code.
+        """
+        images, size = images.to(self.device), self.image_size
+        if images.shape[-2:] != (size, size):
+            images = resize(images, [size, size] if self.squash else [size], self.interpolation, antialias=True)
+            images = center_crop(images, [size, size])
+        return (images - self.mean) / self.std
+
+    def features(self, images: Tensor) -> Tensor:
+        """``encode_image`` without its checks, for loops whose images were checked on entry."""
+        return F.normalize(self.model.encode_image(self.preprocess(images)), dim=-1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, H, W] in [0, 1] -> unit features [B, D]. Raises PixelRangeError."""
+        check_images(images)
+        return self.features(images)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> unit features [N, D]. Raises VocabularyError where the tokenizer's vocabulary is closed."""
+        tokens = self.tokenizer(list(texts)).to(self.device)
+        return torch.cat([F.normalize(self.model.encode_text(part), dim=-1) for part in tokens.split(256)])
+
+
+class ZeroShotClassifier(nn.Module):
+    """Logits = logit_scale x cosine between an image and each class, a class being the mean of its prompts.
+
+    The text is encoded once, here. With several templates a class is the renormalised mean of the unit features of
+    its prompts (Radford et al. 2021, section 3.1.4). Raises ClassNamesError, VocabularyError.
+    """
+
+    def __init__(self, clip: Clip, classnames: Sequence[str], templates: Sequence[str] = TEMPLATES):
+        super().__init__()
+        self.clip, self.classnames, self.templates = clip, check_classnames(classnames), check_templates(templates)
+        prompts = [template.replace("{}", name) for name in self.classnames for template in self.templates]
+        prompts = clip.encode_text(prompts).view(len(self.classnames), len(self.templates), -1)
+        self.register_buffer("text_features", F.normalize(prompts.mean(1), dim=-1))  # [K, D]
+        self.logit_scale = clip.logit_scale
+        self.eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """``forward`` without its checks (which would make an accelerator wait at each step of an attack)."""
+        return self.logit_scale * self.clip.features(images) @ self.text_features.T
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 [B, 3, H, W] in [0, 1] -> logits [B, K]. Raises PixelRangeError."""
+        check_images(images)
+        return self.logits(images)
+
+
+def normalize_classname(name: str) -> str:
+    """The paper's class text: lower-case, ``_``, ``-`` and ``/`` become spaces.
+
+    >>> normalize_classname(" Go-Kart ")
+    'go kart'
+    """
+    return " ".join(name.lower().translate(str.maketrans("_-/", "   ")).split())
+
+
+def check_classnames(classnames: Sequence[str]) -> list[str]:
+    """The normalised names. Raises ClassNamesError unless there are at least two, all different and none blank."""
+    if isinstance(classnames, str):
+        raise ClassNamesError(f"class names: expected a list of names, found the single string {classnames!r}")
+    names = [normalize_classname(name) for name in classnames]
+    if not any(names):
+        raise ClassNamesError("no class names: expected at least two, such as cat,dog")
+    if blank := [i for i, name in enumerate(names, start=1) if not name]:
+        raise ClassNamesError(f"class name {blank[0]} of {len(names)} is blank: remove it, or write its name")
+    if len(names) == 1:
+        raise ClassNamesError(f"only one class name ({names[0]!r}): expected at least two to choose between")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ClassNamesError(f"duplicate class name {twice[0]!r} (case and _ - / do not count): "
+                              "remove it, or tell the two apart")
+    return names
+
+
+def check_templates(templates: Sequence[str]) -> list[str]:
+    """The templates as a list. Raises ClassNamesError unless each has exactly one ``{}``."""
+    if isinstance(templates, str) or not templates:
+        raise ClassNamesError(f"templates: expected a list such as {list(TEMPLATES)}, found {templates!r}")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ClassNamesError(f"template {template!r} has {template.count('{}')} places for the class: "
+                                  "expected exactly one {}")
+    return list(templates)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise PixelRangeError unless ``images`` is float32 [B, 3, H, W] in [0, 1]; the message says how to mend it."""
+    if not isinstance(images, Tensor):
+        raise PixelRangeError(f"images: expected a torch tensor, found {type(images).__name__}")
+    shape, channels_last = tuple(images.shape), images.ndim >= 3 and images.shape[-1] == 3
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in shape:
+        mend = {(3, False): "add the batch dimension: images[None]",
+                (3, True): "put channels first and add the batch dimension: images.permute(2, 0, 1)[None]",
+                (4, True): "put channels first: images.permute(0, 3, 1, 2)"}.get((images.ndim, channels_last),
+                                                                                 "three colour channels, none empty")
+        if images.ndim == 3 and images.shape[0] == 3:
+            mend = "add the batch dimension: images[None]"
+        raise PixelRangeError(f"images of shape {shape}: expected [B, 3, H, W]; {mend}")
+    if images.dtype != torch.float32:
+        mend = "images.float() / 255" if images.dtype == torch.uint8 else "images.float()"
+        raise PixelRangeError(f"images of type {images.dtype}: expected torch.float32 in [0, 1]; use {mend}")
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+    if not (low >= 0 and high <= 1):
+        raise PixelRangeError(f"pixels: expected values in [0, 1], {_describe_range(low, high)}")
+
+
+def _describe_range(low: float, high: float) -> str:
+    if low != low:
+        return "found NaN"
+    found = f"found {low:.3g} to {high:.3g}; "
+    if low >= 0 and 2 < high <= 255:
+        return found + "these look like grey levels: divide by 255"
+    if low < -0.5 and high < 4:
+        return found + "these look normalised by mistake: pass plain pixels, the model normalises them itself"
+    return found + "clamp them: images.clamp(0, 1)"
+
+
+def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
+              device: str | torch.device | None = None) -> Clip:
+    """A frozen CLIP; the same arguments give the same object again (copy it with ``copy.deepcopy`` to train it).
+
+    ``name``: ``drawn``, or a model of ``open_clip.list_models()``. ``pretrained``: a tag of
+    ``open_clip.list_pretrained()``, a file of weights, or ``"random"`` (for tests and timing); ``drawn`` brings its
+    own weights. ``device``: an accelerator where there is one.
+
+    Raises UnknownNameError for a model or device that is not there, and CheckpointError for weights that are
+    missing, truncated, foreign, of another architecture or of another activation (a QuickGELU mismatch).
+    """
+    device = _device(device)
+    if name == "drawn":
+        pretrained = pretrained or data_path("drawn", "drawn-clip.safetensors")
+    known = sorted(filter(_is_plain_clip, open_clip.list_models()))
+    if name != "drawn" and name not in known:
+        raise unknown_name("model", name, ["drawn", *known])
+    if pretrained is None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none published"
+        raise CheckpointError(f"model {name!r} needs weights: pretrained = a tag ({tags}), a file of weights, "
+                              "or 'random' to do without")
+    path = Path(pretrained)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _load(name, str(pretrained), stamp, device)
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this torch or machine lacks
+        raise UnknownNameError(f"device {str(name)!r} is not on this machine: expected cpu"
+                               + (" or cuda" if torch.cuda.is_available() else "")) from error
+    return device
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, pretrained: str, stamp: tuple[int, int] | None, device: torch.device) -> Clip:
+    """``load_clip`` with its arguments resolved; ``stamp`` (time and size) makes a file that changed load again."""
+    weights, path, preprocess = None, None, {}
+    if pretrained != "random":  # before the architecture is built, which takes seconds
+        path, preprocess = weights_source(name, pretrained)
+        weights = read_tensors(path)
+    model, tokenizer = _build_drawn() if name == "drawn" else _build(name)
+    if weights:
+        load_weights(model, name, weights, path)
+    return Clip(model, tokenizer, name=name, preprocess=preprocess).to(device)
+
+
+def _is_plain_clip(name: str) -> bool:
+    """Whether a model has two towers of open_clip's own (captioners and Hugging Face text towers do not)."""
+    config = open_clip.get_model_config(name)
+    return "multimodal_cfg" not in config and "hf_model_name" not in config["text_cfg"] and name != "drawn-clip"
+
+
+def _build(name: str) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    """An open_clip architecture with the same random weights each time, and its tokenizer."""
+    config = open_clip.get_model_config(name)
+    model_class = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(**config)
+    if name == "drawn-clip":
+        return model, None
+    try:
+        return model, open_clip.get_tokenizer(name)
+    except Exception as error:  # tokenizers of the hub fail in many ways where there is no network
+        raise CheckpointError(f"the tokenizer of {name!r} is not on this machine ({first_line(error)}); "
+                              "connect once to fetch it") from error
+
+
+def _build_drawn() -> tuple[nn.Module, WordTokenizer]:
+    open_clip.add_model_config(data_path("drawn", "drawn-clip.json"))
+    text = open_clip.get_model_config("drawn-clip")["text_cfg"]
+    tokenizer = WordTokenizer.from_file(data_path("drawn", "vocabulary.txt"), text["context_length"])
+    if tokenizer.vocab_size != text["vocab_size"]:
+        raise CheckpointError(f"the drawn CLIP's vocabulary has {tokenizer.vocab_size} ids, its configuration "
+                              f"{text['vocab_size']}: the files in {data_path('drawn')} do not belong together")
+    return _build("drawn-clip")[0], tokenizer

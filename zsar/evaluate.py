@@ -1,0 +1,196 @@
+"""Clean and robust accuracy of a zero-shot CLIP on many datasets: ``python -m zsar evaluate``."""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import pandas
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from zsar import datasets
+from zsar.attacks import MICRO_BATCH, check_settings, cross_entropy, from_grey_levels, image_seeds, pgd
+from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
+from zsar.errors import UnknownNameError, ZsarError, unknown_name
+from zsar.outputs import writable_file, write_json
+from zsar.profiles import PROFILES, Profile, get_profile
+from zsar.results import interval, mean_interval, provenance
+
+#: ``attack(classifier, images, labels, seeds) -> attacked images``
+Attack = Callable[[ZeroShotClassifier, Tensor, Tensor, Tensor], Tensor]
+
+
+def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micro_batch: int | None = None) -> Tensor:
+    """Whether each of N images in [0, 1] is classified as its label: bool [N], on the CPU.
+
+    The model sees micro-batches of one shape, as in an attack. Raises PixelRangeError.
+    """
+    check_images(images)
+    size, hits = micro_batch or MICRO_BATCH.get(classifier.clip.device.type, 64), []
+    for rows in torch.arange(len(images)).split(size):
+        padded = images[rows.repeat(-(-size // len(rows)))[:size].to(images.device)]
+        with torch.no_grad():
+            hits.append(classifier.logits(padded)[:len(rows)].argmax(1).cpu() == labels[rows].cpu())
+    return torch.cat(hits)
+
+
+def attack_from_settings(settings: dict) -> Attack | None:
+    """The attack that ``attack``, ``eps_255``, ``alpha_255`` and ``steps`` describe; None for ``attack = none``.
+
+    Raises UnknownNameError and AttackSettingsError.
+    """
+    name = settings["attack"]
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS)
+    if name == "none":
+        return None
+    eps, alpha = from_grey_levels(settings["eps_255"]), from_grey_levels(settings["alpha_255"], "alpha")
+    steps, random_start = settings["steps"], name == "pgd"
+    check_settings(eps=eps, alpha=alpha, steps=steps)
+
+    def attack(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        return pgd(cross_entropy(classifier, labels), images, eps=eps, alpha=alpha, steps=steps,
+                   random_start=random_start, seeds=seeds)
+
+    return attack
+
+
+ATTACKS = ("none", "fgsm", "pgd")
+
+
+def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
+                     progress: Callable[[int], None] = lambda images: None) -> dict:
+    """Accuracy of ``clip`` on every image of ``dataset``, before and after ``attack``, with 95 % intervals, in percent.
+
+    ``seed`` and an image's id make its random start. ``progress`` is told how many images are done.
+    """
+    classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
+    clean, robust, attack_seconds, begin = [], [], 0.0, time.perf_counter()
+    seeds = image_seeds(dataset.ids, seed)
+    # One micro-batch at a time: a real test set does not fit into memory.
+    for rows, (images, labels) in zip(torch.arange(len(dataset)).split(size := MICRO_BATCH.get(clip.device.type, 64)),
+                                      DataLoader(dataset, batch_size=size), strict=True):
+        images = images.to(clip.device)
+        clean.append(correct(classifier, images, labels))
+        if attack:
+            start = time.perf_counter()
+            attacked = attack(classifier, images, labels.to(clip.device), seeds[rows])
+            if clip.device.type == "cuda":
+                torch.cuda.synchronize()
+            attack_seconds += time.perf_counter() - start
+            robust.append(correct(classifier, attacked, labels))
+        progress(len(rows))
+    row = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset),
+           "classes": len(classifier.classnames), **_accuracy("clean", clean)}
+    if attack:
+        row |= {**_accuracy("robust", robust), "attack_seconds": round(attack_seconds, 3)}
+    return row | {"seconds": round(time.perf_counter() - begin, 3)}
+
+
+def _accuracy(kind: str, hits: list[Tensor]) -> dict[str, float | int | list[float]]:
+    hits = torch.cat(hits)
+    low, high = interval(int(hits.sum()), len(hits))
+    return {kind: round(100 * hits.double().mean().item(), 4), f"{kind}_hits": int(hits.sum()),
+            f"{kind}_interval": [round(low, 2), round(high, 2)]}
+
+
+def summary(rows: list[dict], settings: dict) -> dict:
+    """Means over datasets, each of the same weight, and the speed of the attack."""
+    n, means = [row["images"] for row in rows], {}
+    for kind in ("clean", "robust"):
+        if all(kind in row for row in rows):
+            mean, low, high = mean_interval([row[f"{kind}_hits"] for row in rows], n)
+            means |= {f"mean_{kind}": round(mean, 2), f"mean_{kind}_interval": [round(low, 2), round(high, 2)]}
+    if spent := sum(row.get("attack_seconds", 0) for row in rows):
+        means["images_x_steps_per_second"] = round(sum(n) * settings["steps"] / spent, 1)
+    return means | {"seconds": round(sum(row["seconds"] for row in rows), 2)}
+
+
+def table(record: dict) -> str:
+    """The rows of a record of ``run`` as text for a terminal, its settings below."""
+    columns = {"dataset": "dataset", "images": "images", "clean": "clean %", "clean_interval": "95 %",
+               "robust": "robust %", "robust_interval": "95 % "}
+    rows = [{title: row[key] for key, title in columns.items() if key in row} for row in record["rows"]]
+    text = pandas.DataFrame(rows).to_string(index=False, formatters={
+        title: (lambda v: f"{v[0]:.1f}-{v[1]:.1f}") if "95" in title else "{:.1f}".format
+        for title in columns.values() if "%" in title})
+    settings, means = record["settings"], record["summary"]
+    attack = {"none": "no attack", "fgsm": "FGSM, eps {eps_255:g}/255", "pgd":
+              "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, last iterate"}[settings["attack"]]
+    robust = f", robust {means['mean_robust']:.1f} %" if "mean_robust" in means else ""
+    speed = means.get("images_x_steps_per_second")
+    return "\n".join([
+        text, f"mean of {len(rows)}: clean {means['mean_clean']:.1f} %{robust}",
+        attack.format(**settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
+        f"seed {settings['seed']}, {record['provenance']['device']}, {means['seconds']:.1f} s"
+        + (f", {speed:.0f} images x steps per second" if speed else "")])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m zsar evaluate``."""
+    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
+    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
+    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    parser.add_argument("--datasets", default="all", metavar="all|NAME,...", help="all: the profile's sixteen")
+    parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
+    parser.add_argument("--steps", type=int, default=10, help="steps of PGD (default: 10)")
+    parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
+    parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
+    parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
+    parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file, after each dataset")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Evaluate as the command line says; returns the table. Every input is checked before the first image."""
+    profile = get_profile(args.profile)
+    settings = settings_from(args, profile)
+    attack = attack_from_settings(settings)
+    out = writable_file(args.json) if args.json else None
+    tests = [datasets.load_dataset(name).subset(settings["images"] or 10**9, seed=args.seed)
+             for name in dataset_list(args.datasets, profile.datasets)]
+    clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
+    record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
+              "threads": torch.get_num_threads(), "complete": False}
+    with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
+        for dataset in tests:
+            bar.set_description(dataset.name)
+            record["rows"].append(evaluate_dataset(clip, dataset, attack, seed=args.seed, progress=bar.update))
+            record |= {"summary": summary(record["rows"], settings), "complete": dataset is tests[-1]}
+            if out:
+                write_json(out, record)  # after each dataset, so that a run that is stopped loses one at most
+    return table(record)
+
+
+def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
+    """The settings of a run with the profile's defaults filled in. Raises ZsarError for a count below 1."""
+    images = profile.images if args.images is None else args.images
+    if images is not None and images < 1:
+        raise ZsarError(f"--images {images}: expected at least 1 test image a dataset")
+    model = args.model or profile.model
+    pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
+    eps = profile.eps_255 if args.eps is None else args.eps
+    settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "attack": args.attack,
+                "images": images, "seed": args.seed}
+    if args.attack == "none":
+        return settings
+    fgsm = args.attack == "fgsm"
+    alpha = eps if fgsm else eps / 4 if args.alpha is None else args.alpha
+    return settings | {"norm": "linf", "eps_255": eps, "alpha_255": alpha, "steps": 1 if fgsm else args.steps,
+                       "restarts": 1, "random_start": not fgsm, "iterate": "last", "resolution": "native"}
+
+
+def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:
+    """``all`` or a comma-separated list as names. Raises UnknownNameError."""
+    if names.strip() == "all":
+        return list(of_profile)
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UnknownNameError(f"--datasets {names!r}: expected all, or names such as {of_profile[0]},{of_profile[1]}")
+    for name in chosen:
+        if name not in of_profile:
+            raise unknown_name("dataset", name, of_profile)
+    return list(dict.fromkeys(chosen))

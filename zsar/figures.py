@@ -1,0 +1,206 @@
+"""Every plot and image grid of the book: each function returns a matplotlib Figure that carries its own alt text.
+
+Images are float tensors [N, 3, H, W] in [0, 1]; accuracies are in percent. Figures are white, readable without
+colour (markers and words repeat what a colour says), and made without pyplot, so that drawing one changes no state.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+if TYPE_CHECKING:
+    from IPython.display import Image
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#666666"  # after Okabe and Ito
+COLOURS, MARKERS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("o", "s", "^", "D", "x")
+
+
+def alt_text(figure: Figure) -> str:
+    """The text that stands for the figure where it cannot be seen."""
+    return figure.get_label()
+
+
+def encode(figure: Figure, kind: str = "png", dpi: int = 100) -> bytes:
+    """The figure as a ``"png"`` (plots) or ``"jpeg"`` (pictures) file."""
+    file = io.BytesIO()
+    options = {"pil_kwargs": {"quality": 85}} if kind == "jpeg" else {"metadata": {"Description": alt_text(figure)}}
+    figure.savefig(file, format=kind, dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.06, **options)
+    return file.getvalue()
+
+
+def show(figure: Figure, kind: str = "png", dpi: int = 100) -> "Image":
+    """The figure as a cell's result, with its alt text, whatever matplotlib backend is set."""
+    from IPython.display import Image
+
+    return Image(encode(figure, kind, dpi), format=kind, alt=alt_text(figure))
+
+
+def magnify(perturbation: torch.Tensor) -> torch.Tensor:
+    """A perturbation [N, 3, H, W] as pictures: grey where nothing changed, each stretched to fill [0, 1]."""
+    largest = perturbation.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return 0.5 + perturbation / (2 * largest)
+
+
+def image_grid(images: Sequence[torch.Tensor], titles: Sequence[str] = (), columns: int = 8) -> Figure:
+    """N images, ``columns`` to a row, each under its title (long ones are broken into lines)."""
+    rows, columns = math.ceil(len(images) / columns), min(columns, len(images))
+    titles = ["\n".join(textwrap.wrap(title, 20)) for title in titles]
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    figure, axes = _pictures(rows, columns, titles=0.12 * lines)
+    for i, image in enumerate(images):
+        _picture(axes[i // columns, i % columns], image)
+        if titles:
+            axes[i // columns, i % columns].set_title(titles[i], fontsize=7.5, pad=3)
+    said = ", ".join(title.replace("\n", " ") for title in titles)
+    return _labelled(figure, f"{len(images)} pictures in a grid" + (f": {said}." if titles else "."))
+
+
+def contact_sheet(rows: Mapping[str, torch.Tensor], columns: int = 12) -> Figure:
+    """The first ``columns`` images of every task, a row a task with its name at the left; any sizes."""
+    figure, axes = _pictures(len(rows), columns)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, images, strict=False):
+            _picture(axis, image)
+        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    return _labelled(figure, f"Contact sheet, a row of {columns} pictures for each of: {', '.join(rows)}.")
+
+
+def attack_strip(clean: torch.Tensor, adversarial: torch.Tensor, before: Sequence[str],
+                 after: Sequence[str]) -> Figure:
+    """Three rows: the images, their perturbations magnified, the attacked images; labels before and after.
+
+    A label that changed is printed in bold orange behind a cross, so that colour alone says nothing.
+    """
+    figure, axes = _pictures(3, len(clean), titles=0.16)
+    for column, rows in enumerate(zip(clean, magnify(adversarial - clean), adversarial, strict=True)):
+        for axis, image in zip(axes[:, column], rows, strict=True):
+            _picture(axis, image)
+        fooled = before[column] != after[column]
+        axes[0, column].set_title(before[column], fontsize=8, pad=3)
+        axes[2, column].set_title(("\u2717 " if fooled else "") + after[column], fontsize=8, pad=3,
+                                  color=ORANGE if fooled else "black", fontweight="bold" if fooled else "normal")
+    for axis, name in zip(axes[:, 0], ("image", "perturbation,\nmagnified", "attacked"), strict=True):
+        axis.text(-0.12, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=9)
+    changes = "; ".join(f"{a} becomes {b}" if a != b else f"{a} stays" for a, b in zip(before, after, strict=True))
+    return _labelled(figure, f"{len(clean)} pictures, the perturbation added to each, magnified, and the attacked "
+                             f"pictures, which look the same. Predictions: {changes}.")
+
+
+def accuracy_dots(names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Figure:
+    """A line a task, a marker a series, with bars: ``series[label][i]`` is (accuracy, low, high) in percent."""
+    figure, axis = _plot(7.4, 0.9 + 0.27 * len(names))
+    rows = np.arange(len(names))[::-1]
+    for (label, values), colour, marker, shift in zip(series.items(), COLOURS, MARKERS, _shifts(len(series)),
+                                                      strict=False):
+        value, low, high = np.array(values, dtype=float).T
+        axis.errorbar(value, rows + shift, xerr=_bars(value, low, high), fmt=marker, color=colour, markersize=5,
+                      elinewidth=1.4, label=label)
+    axis.set(yticks=rows, yticklabels=names, xlim=(-2, 102), ylim=(-0.7, len(names) - 0.3),
+             xlabel="accuracy in percent, with 95 % interval")
+    axis.grid(axis="x", color="0.9")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False, fontsize=9)
+    return _labelled(figure, "Dot chart of accuracy in percent. " + " ".join(
+        f"{label}: " + ", ".join(f"{n} {v[0]:.0f}" for n, v in zip(names, values, strict=True)) + "."
+        for label, values in series.items()))
+
+
+def eps_curves(eps_255: Sequence[float], series: Mapping[str, Sequence[tuple[float, float, float]]],
+               faint: Mapping[str, Sequence[float]] | None = None) -> Figure:
+    """Accuracy against eps in grey levels: a curve with its 95 % band a series, single tasks ``faint`` behind."""
+    figure, axis = _plot(6.4, 3.8)
+    for values in (faint or {}).values():
+        axis.plot(eps_255, values, color="0.8", linewidth=0.8, zorder=1)
+    for (label, values), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
+        value, low, high = np.array(values, dtype=float).T
+        axis.plot(eps_255, value, marker=marker, color=colour, label=label, zorder=3)
+        axis.fill_between(eps_255, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    axis.set(xlabel="eps in grey levels (of 255)", ylabel="accuracy in percent", ylim=(-2, 102), xticks=eps_255)
+    axis.set_xticklabels([f"{eps:g}" for eps in eps_255])
+    axis.grid(color="0.92")
+    axis.legend(frameon=False, fontsize=9)
+    return _labelled(figure, "Curves of accuracy in percent against eps in grey levels. " + " ".join(
+        f"{label}: " + ", ".join(f"{v[0]:.0f} at {e:g}" for e, v in zip(eps_255, values, strict=True)) + "."
+        for label, values in series.items()))
+
+
+def heatmap(values: torch.Tensor, rows: Sequence[str], columns: Sequence[str], form: str = "{:.2f}",
+            images: Sequence[torch.Tensor] = ()) -> Figure:
+    """A matrix [R, C] with its numbers written in; with ``images``, a picture beside each row's name."""
+    values = values.detach().cpu().numpy()
+    figure, axis = _plot(1.6 + 0.62 * len(columns), 1.0 + 0.46 * len(rows))
+    axis.imshow(values, cmap="Blues", aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    for (r, c), value in np.ndenumerate(values):
+        axis.text(c, r, form.format(value), ha="center", va="center", fontsize=8,
+                  color="white" if value > middle else "black")
+    axis.set_xticks(range(len(columns)), columns, rotation=40, ha="left", rotation_mode="anchor", fontsize=9)
+    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    axis.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0, pad=4)
+    for r, image in enumerate(images):
+        picture = OffsetImage(image.detach().cpu().permute(1, 2, 0).numpy(), zoom=28 / image.shape[-1])
+        axis.add_artist(AnnotationBbox(picture, (0, r), xycoords=("axes fraction", "data"), xybox=(-20, 0),
+                                       boxcoords="offset points", frameon=False, annotation_clip=False))
+    if len(images):
+        axis.tick_params(axis="y", pad=40)
+    strongest = "; ".join(f"{row}: {columns[int(line.argmax())]}" for row, line in zip(rows, values, strict=True))
+    return _labelled(figure, f"Matrix of {len(rows)} rows and {len(columns)} columns. Largest in each row: "
+                             f"{strongest}.")
+
+
+def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]]) -> Figure:
+    """Bars of the probabilities (0 to 1) of each class, a colour and a hatch for every series."""
+    figure, axis = _plot(6.4, 0.9 + 0.34 * len(names))
+    rows, height = np.arange(len(names))[::-1], 0.8 / len(series)
+    for (label, values), colour, hatch, shift in zip(series.items(), COLOURS, ("", "//", "..", "xx"),
+                                                     _shifts(len(series), 0.8), strict=False):
+        axis.barh(rows + shift, values, height, color=colour, hatch=hatch, edgecolor="white", label=label)
+    axis.set(yticks=rows, yticklabels=names, xlim=(0, 1), xlabel="probability")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False, fontsize=9)
+    return _labelled(figure, "Bars of class probabilities. " + " ".join(
+        f"{label}: " + ", ".join(f"{n} {p:.2f}" for n, p in zip(names, values, strict=True)) + "."
+        for label, values in series.items()))
+
+
+def _labelled(figure: Figure, alt: str) -> Figure:
+    figure.set_label(alt)
+    return figure
+
+
+def _plot(width: float, height: float):
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    axis = figure.add_subplot()
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _pictures(rows: int, columns: int, titles: float = 0.0):
+    """A bare grid of square pictures, ``titles`` of a picture's height left free above each row."""
+    side = min(1.15, 9.0 / columns)
+    figure = Figure(figsize=(side * columns, side * rows * (1 + titles)), facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False,
+                           gridspec_kw={"wspace": 0.05, "hspace": 0.05 + titles,
+                                        "left": 0, "right": 1, "top": 1, "bottom": 0})
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def _picture(axis, image: torch.Tensor) -> None:
+    axis.imshow(image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.axis("off")
+
+
+def _bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(0, np.stack([value - low, high - value]))
+
+
+def _shifts(n: int, room: float = 0.4) -> np.ndarray:
+    """Offsets that set n markers of one row apart, the first on top."""
+    return (n - 1 - 2 * np.arange(n)) / (2 * n) * room

@@ -1,0 +1,43 @@
+"""The three profiles as data: the same notebooks run on a drawn world, on a Colab GPU, or on everything."""
+
+import os
+from dataclasses import dataclass
+
+from zsar.errors import unknown_name
+
+#: The sixteen datasets of the paper (Mao et al., ICLR 2023, arXiv 2212.07016), in its order.
+SIXTEEN = (
+    "ImageNet", "CIFAR10", "CIFAR100", "STL10", "Caltech101", "Caltech256", "OxfordPets", "StanfordCars",
+    "Food101", "Flowers102", "FGVCAircraft", "SUN397", "DTD", "PCAM", "HatefulMemes", "EuroSAT",
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a run is made of. ``eps_255`` is in grey levels (4 = 4/255), ``images`` the test images a dataset."""
+
+    name: str
+    model: str
+    pretrained: str | None  # None: the weights that the package ships
+    datasets: tuple[str, ...]
+    source: str  # the only dataset that an adaptation may train on
+    eps_255: float
+    images: int | None  # None: all of them
+
+
+PROFILES = {profile.name: profile for profile in (
+    Profile("drawn", "drawn", None, tuple(f"Drawn{name}" for name in SIXTEEN), "DrawnImageNet", 4, 200),
+    Profile("colab", "ViT-B-32-quickgelu", "openai", SIXTEEN, "CIFAR100", 1, 1000),
+    Profile("full", "ViT-B-32-quickgelu", "openai", SIXTEEN, "ImageNet", 1, None),
+)}
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """The profile called ``name``; without a name the one in ``$ZSAR_PROFILE``, else ``drawn``.
+
+    Raises UnknownNameError.
+    """
+    name = name or os.environ.get("ZSAR_PROFILE") or "drawn"
+    if name not in PROFILES:
+        raise unknown_name("profile", name, PROFILES)
+    return PROFILES[name]
