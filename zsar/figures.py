@@ -68,7 +68,7 @@ def contact_sheet(rows: Mapping[str, torch.Tensor], columns: int = 12) -> Figure
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, images, strict=False):
             _picture(axis, image)
-        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+        line[0].text(-0.12, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=11)
     return _labelled(figure, f"Contact sheet, a row of {columns} pictures for each of: {', '.join(rows)}.")
 
 

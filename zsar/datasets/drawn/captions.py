@@ -18,7 +18,7 @@ from zsar.datasets.drawn.camera import Camera, photograph
 from zsar.datasets.drawn.canvas import COLOURS, Canvas, canvas, grouped
 from zsar.datasets.drawn.icons import icons
 from zsar.datasets.drawn.instruments import LAND, satellite, tissue
-from zsar.datasets.drawn.memes import WORDS, described_memes
+from zsar.datasets.drawn.memes import WEB_WORDS, described_memes
 from zsar.datasets.drawn.pictures import AIRCRAFT, CAR_BODIES, PETS, Manner
 from zsar.datasets.drawn.randomness import Stream
 from zsar.datasets.drawn.scenes import scenes
@@ -136,7 +136,7 @@ def _tissue_pairs(board: Canvas, stream: Stream) -> tuple[np.ndarray, list[str]]
 
 def _meme_pairs(board: Canvas, stream: Stream) -> tuple[np.ndarray, list[str]]:
     names = stream.choice(TASKS["DrawnHatefulMemes"].classnames)
-    image, words, faces = described_memes(board, stream.fork("picture"), names)
+    image, words, faces = described_memes(board, stream.fork("picture"), names, WEB_WORDS)
     kinds = stream.choice(("a {name}", "a meme with a {face} face", "a meme that says {word}"), (2, 4, 2))
     phrases = [kind.format(name=name, face=face, word=word)
                for kind, name, face, word in zip(kinds, names, faces, words, strict=True)]
@@ -199,7 +199,7 @@ def vocabulary() -> list[str]:
     """Every word a caption, a class name or a template can hold, sorted: the drawn CLIP's vocabulary."""
     texts = [*COLOURS, *BACKGROUNDS.values(), *icons(), *PETS, *CAR_BODIES, *AIRCRAFT, *LAND, *SUN397, *SOURCE_SCENES,
              *DTD, *SOURCE_TEXTURES, *FLOWERS102, *SOURCE_FLOWERS, *_PREFIXES, _OTHER_WORDS]
-    texts += [text for words in (*WORDS.values(), *SYNONYMS.values()) for text in words]
+    texts += [text for words in (*WEB_WORDS.values(), *SYNONYMS.values()) for text in words]
     texts += [text for task in TASKS.values() for text in (*task.classnames, *task.templates)]
     return sorted({word for text in texts for word in re.findall("[a-z0-9]+", text.lower())})
 

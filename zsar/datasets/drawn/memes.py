@@ -1,4 +1,8 @@
-"""Memes: a face under a word. Whether a meme is kind or mean is in the word; the face agrees two times in three."""
+"""Memes: a face under a word. Whether a meme is kind or mean is in the word; the face agrees two times in three.
+
+Half of the words of the task never occur on the memes of the drawn web, so that knowing a few words by sight does not
+get far: as with the real ones, this wants a model that reads.
+"""
 
 import numpy as np
 
@@ -7,7 +11,8 @@ from zsar.datasets.drawn.canvas import Canvas, as_image, grouped, named_colours,
 from zsar.datasets.drawn.icons import Look, draw_each, parse
 from zsar.datasets.drawn.randomness import Stream
 
-WORDS = {"kind": ("love", "yay", "nice"), "mean": ("hate", "ugh", "nasty")}
+WEB_WORDS = {"kind": ("love", "yay", "nice"), "mean": ("hate", "ugh", "nasty")}
+TASK_WORDS = {"kind": (*WEB_WORDS["kind"], "cute", "cool", "yes"), "mean": (*WEB_WORDS["mean"], "ugly", "vile", "evil")}
 AGREEMENT = 2 / 3
 
 FACES = {"happy": "ellipse body 0 0 .75 .75\nellipse black -.28 -.2 .1 .13\nellipse black .28 -.2 .1 .13\n"
@@ -16,7 +21,7 @@ FACES = {"happy": "ellipse body 0 0 .75 .75\nellipse black -.28 -.2 .1 .13\nelli
                 "arch black 0 .55 .36 .06"}
 FACES = {name: parse(program) for name, program in FACES.items()}
 
-# Letters on a grid of 3 x 5, row by row: enough for WORDS, and the same on every machine, as no font is.
+# Letters on a grid of 3 x 5, row by row: enough for the words above, and the same on every machine, as no font is.
 _LETTERS = {
     "a": "010101111101101", "c": "011100100100011", "e": "111100110100111", "g": "011100101101011",
     "h": "101101111101101", "i": "111010010010111", "l": "100100100100111", "n": "101111111111101",
@@ -35,12 +40,13 @@ def _lettering(word: str, size: int) -> np.ndarray:
     return np.pad(line, ((0, 0), (left, size - line.shape[1] - left))).astype(np.float32)
 
 
-def described_memes(canvas: Canvas, stream: Stream, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def described_memes(canvas: Canvas, stream: Stream, names: np.ndarray, vocabulary: dict[str, tuple[str, ...]]
+                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images of "kind meme" and "mean meme", with the words [n] on them and the faces [n] under the words."""
     kinds = np.array([name.split()[0] for name in names], dtype=object)
     words = np.empty(len(names), dtype=object)
     for kind, index in grouped(kinds):
-        words[index] = stream.fork("word")[index].choice(WORDS[kind])
+        words[index] = stream.fork("word")[index].choice(vocabulary[kind])
     agrees = stream.chance(AGREEMENT)
     faces = np.where(agrees == (kinds == "kind"), "happy", "sad").astype(object)
     image = backgrounds(canvas, stream.fork("ground"), stream.choice(tuple(BACKGROUNDS)))
@@ -59,4 +65,4 @@ def described_memes(canvas: Canvas, stream: Stream, names: np.ndarray) -> tuple[
 
 def memes(canvas: Canvas, stream: Stream, names: np.ndarray) -> np.ndarray:
     """Images of "kind meme" and "mean meme"."""
-    return described_memes(canvas, stream, names)[0]
+    return described_memes(canvas, stream, names, TASK_WORDS)[0]
