@@ -7,6 +7,7 @@ Every pair is rendered when it is needed and seen once. A run that was stopped g
 
 import argparse
 import os
+import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from zsar.errors import CheckpointError, ZsarError
 from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
 from zsar.outputs import writable_file, write_json
 from zsar.paths import data_path
-from zsar.results import provenance
+from zsar.results import commit, provenance
 from zsar.tokenizer import WordTokenizer
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
@@ -158,14 +159,20 @@ def _resume(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.
     """
     path = out / CHECKPOINT
     if not path.exists():
-        return {"step": 0, "seconds": 0.0, "loss": []}
+        return {"step": 0, "seconds": 0.0, "loss": [], "commit": commit(), "device": _device_name(recipe)}
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["recipe"] != asdict(recipe):
         raise CheckpointError(f"{path} belongs to another recipe, {saved['recipe']}: remove it, or choose another "
                               "--out")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    return {key: saved[key] for key in ("step", "seconds", "loss")}
+    return {key: saved[key] for key in ("step", "seconds", "loss", "commit", "device")}
+
+
+def _device_name(recipe: Recipe) -> str:
+    if recipe.processes == 1 and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {platform.machine()}, {recipe.processes} processes"
 
 
 def pretrain(recipe: Recipe, out: Path) -> dict:
@@ -175,7 +182,8 @@ def pretrain(recipe: Recipe, out: Path) -> dict:
     saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     weights = {name: value.contiguous() for name, value in saved["model"].items()}
     save_atomically(lambda path: save_file(weights, path), out / WEIGHTS)
-    return {"recipe": saved["recipe"], "images_seen": saved["step"] * recipe.batch, "seconds": round(saved["seconds"]),
+    return {"recipe": saved["recipe"], "commit": saved["commit"], "device": saved["device"],
+            "torch": torch.__version__, "images_seen": saved["step"] * recipe.batch, "seconds": round(saved["seconds"]),
             "parameters": sum(value.numel() for value in weights.values()), "loss": saved["loss"]}
 
 

@@ -12,7 +12,7 @@ from zsar.datasets.drawn.randomness import Stream
 class Camera:
     """contrast and noise are ranges (fractions of full scale), blur the share of pictures that are out of focus."""
 
-    contrast: tuple[float, float] = (.4, .7)
+    contrast: tuple[float, float] = (.3, .6)
     noise: tuple[float, float] = (.004, .025)
     blur: float = .15
 
