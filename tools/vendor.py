@@ -57,7 +57,7 @@ def unpack(archive: Path, parts: tuple[str, ...], target: Path) -> None:
 def fetch(folder: Path) -> str | None:
     """Makes sure that ``folder`` holds all packages; returns why it could not, or None."""
     for name, version, sha512, parts in PACKAGES:
-        target = folder / name.split("/")[-1]
+        target = folder / name
         stamp = target / f".{version}"
         if stamp.exists():
             continue

@@ -25,6 +25,7 @@ from zsar.clip import (
     normalize_classname,
 )
 from zsar.errors import AttackSettingsError, ClassNamesError, PhotoError, unknown_name
+from zsar.figures import BLUE, ORANGE, encode
 from zsar.outputs import writable_folder, write_atomically, write_json
 from zsar.results import provenance
 
@@ -135,7 +136,7 @@ def attack_photo(path: str | Path, classnames: Sequence[str], *, clip: Clip, out
         "caveat": DRAWN_CAVEAT if clip.name == "drawn" else None,
         "files": {"adversarial": png.name, "figure": f"{name}-attack.png", "record": f"{name}-attack.json"},
     }
-    write_atomically(out / record["files"]["figure"], _figure(clean, adversarial, record))
+    write_atomically(out / record["files"]["figure"], encode(_figure(clean, adversarial, record), dpi=110))
     record["seconds"] = round(time.perf_counter() - begin, 2)
     write_json(out / record["files"]["record"], record)
     return record
@@ -183,7 +184,7 @@ def _png(image: Tensor) -> bytes:
     return file.getvalue()
 
 
-def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> bytes:
+def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> Figure:
     """The original, the perturbation, the adversarial picture, and the probabilities of the likeliest classes."""
     eps = max(record["settings"]["eps_255"], 1) / 255
     pictures = {f"original:\n{record['label_before']}": clean,
@@ -200,8 +201,8 @@ def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> 
     before, after = record["before"], record["after"]
     names = sorted(before, key=lambda name: -max(before[name], after[name]))[:bars]
     rows = np.arange(len(names))
-    axes[3].barh(rows - 0.2, [100 * before[name] for name in names], 0.4, label="original", color="#0072B2")
-    axes[3].barh(rows + 0.2, [100 * after[name] for name in names], 0.4, label="adversarial", color="#D55E00",
+    axes[3].barh(rows - 0.2, [100 * before[name] for name in names], 0.4, label="original", color=BLUE)
+    axes[3].barh(rows + 0.2, [100 * after[name] for name in names], 0.4, label="adversarial", color=ORANGE,
                  hatch="//", edgecolor="white")
     axes[3].set(yticks=rows, xlim=(0, 100), xlabel="probability, %")
     axes[3].set_yticklabels(names)
@@ -212,9 +213,9 @@ def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> 
     figure.supxlabel(f"PGD-{settings['steps']}, L$_\\infty$, eps {settings['eps_255']:g}/255 at "
                      f"{record['attacked_size'][0]} x {record['attacked_size'][1]} px; {record['provenance']['model']}"
                      + ("; " + "the drawn CLIP does not know photographs" if record["caveat"] else ""), fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, facecolor="white")
-    return file.getvalue()
+    figure.set_label(f"A picture that the model calls {record['label_before']}, the perturbation, magnified, the "
+                     f"picture with it, called {record['label_after']}, and the probabilities before and after.")
+    return figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
