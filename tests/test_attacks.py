@@ -137,6 +137,15 @@ def test_stronger_settings_raise_the_loss(objective, images):
     assert all(weaker < stronger for weaker, stronger in zip(losses, losses[1:], strict=False))
 
 
+def test_labels_starts_and_seeds_must_fit(classifier, images):
+    with pytest.raises(AttackSettingsError, match="found -100 to 3, expected 0 to 3"):
+        cross_entropy(classifier, torch.tensor([-100, 3]))
+    objective = cross_entropy(classifier, torch.zeros(len(images), dtype=torch.int64))
+    for wrong in ({"start": images[:1]}, {"seeds": torch.arange(2)}):
+        with pytest.raises(AttackSettingsError, match="expected"):
+            pgd(objective, images, eps=EPS, alpha=EPS, steps=1, **wrong)
+
+
 def test_the_best_restart_is_kept_per_image(objective, images):
     runs = [loss_of(objective, pgd(objective, images, **PGD, restarts=n, micro_batch=8)) for n in (1, 2, 4)]
     assert (runs[1] >= runs[0]).all() and (runs[2] >= runs[1]).all() and (runs[2] > runs[0]).any()

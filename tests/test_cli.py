@@ -42,7 +42,8 @@ def test_an_attack_on_a_photograph(path, names, drawn_weights, tmp_path, capsys)
                      "--eps", "40", "--steps", "10"]) == 0
     captured = capsys.readouterr()
     assert {file.name for file in out.iterdir()} == {"photo-adversarial.png", "photo-attack.png", "photo-attack.json"}
-    assert "80 x 60 pixels, attacked at its own resolution" in captured.out and "success" in captured.out
+    assert "80 x 60 pixels, attacked at its own resolution" in captured.out
+    assert "\nsuccess: " in captured.out or "\nno success: " in captured.out
     assert "does not know photographs" in captured.out
 
 
@@ -56,6 +57,9 @@ def test_an_unchanged_label_is_no_failure(path, names, drawn_weights, tmp_path, 
     (["--classes", ""], "no class names"), (["--classes", " , ,"], "no class names"),
     (["--classes", "cat"], "only one class name"), (["--classes", "cat,CAT"], "duplicate"),
     (["--eps", "-1"], "eps = -1"), (["--eps", "256"], "eps = 256"), (["--eps", "four"], "invalid float value: 'four'"),
+    (["--eps", "nan"], "eps = nan"), (["--eps", "inf"], "eps = inf"), (["--classes", "cat!,cat"], "the same to this"),
+    (["--classes", "\u732b,\u72ac"], "does not know"), (["--pretrained", "openai"], "brings its own"),
+    (["--pretrained", "x" * 300 + ".pt"], "cannot read the weights file"), (["--device", "meta"], "device 'meta'"),
     (["--steps", "0"], "steps = 0"), (["--target", "horse"], "unknown target 'horse'"),
     (["--template", "a photo"], "exactly one {}"), (["--model", "ViT-B-33"], "unknown model 'ViT-B-33'"),
     (["--model", "ViT-B-32", "--pretrained", "openai"], "ViT-B-32-quickgelu"),
@@ -76,6 +80,27 @@ def test_photographs_that_are_none(tmp_path, capsys):
     assert "no photograph at" in error_of(capsys, "attack", str(tmp_path / "none.jpg"), "--classes", "cat,dog")
     assert "cannot read" in error_of(capsys, "attack", str(tmp_path / "notes.jpg"), "--classes", "cat,dog",
                                      "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--seed", "-1"], "--seed -1"), (["--images", "0"], "--images 0"), (["--datasets", "DrawnDTT"], "DrawnDTD"),
+    (["--attack", "fgsm", "--steps", "7"], "--steps has no meaning"),
+    (["--attack", "none", "--eps", "3"], "--eps has no meaning"), (["--attack", "pdg"], "unknown attack 'pdg'"),
+    (["--profile", "draw"], "unknown profile 'draw'")])
+def test_bad_input_of_evaluate(words, message, capsys):
+    assert message in error_of(capsys, "evaluate", *words)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--images", "10"], "less than one --batch"), (["--seed", "-1"], "--seed -1"), (["--batch", "0"], "--batch 0"),
+    (["--batch", "9"], "does not divide"), ([], "cannot read the checkpoint")])
+def test_bad_input_of_pretraining(words, message, tmp_path, capsys):
+    (tmp_path / "pretraining.pt").write_bytes(b"half a file")
+    assert message in error_of(capsys, "pretrain-drawn", "--out", str(tmp_path), *words)
+
+
+def test_a_path_that_no_file_can_have(capsys):
+    assert "cannot read" in error_of(capsys, "attack", "x" * 300, "--classes", "cat,dog")
 
 
 @pytest.mark.parametrize("command", ["attack", "evaluate"])

@@ -88,8 +88,8 @@ def test_all_means_the_sixteen_of_the_profile(world, tmp_path):
 
 def test_the_same_seed_gives_the_same_rows(world, tmp_path):
     rows = []
-    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        run("--datasets", "DrawnPCAM,DrawnDTD", "--images", "9", "--seed", seed, "--json", str(tmp_path / name))
+    for name in ("a", "b"):
+        run("--datasets", "DrawnPCAM,DrawnDTD", "--images", "9", "--seed", "1", "--json", str(tmp_path / name))
         rows.append([{key: value for key, value in row.items() if "seconds" not in key}
                      for row in json.loads((tmp_path / name).read_text())["rows"]])
     assert rows[0] == rows[1] and len(rows[0]) == 2

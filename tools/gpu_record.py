@@ -13,6 +13,9 @@ from pathlib import Path
 
 import torch
 
+from zsar.clip import load_clip
+from zsar.results import commit
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "data" / "results" / "gpu-notebooks.json"
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy")
@@ -28,7 +31,7 @@ def outcomes(report: Path) -> dict[str, dict[str, object]]:
     """Notebook -> cells, failed cells and seconds, from pytest's JUnit report."""
     rows: dict[str, dict[str, object]] = {}
     for case in ET.parse(report).iter("testcase"):
-        name = case.get("classname", "").rsplit(".", 1)[-1] or "unknown"
+        name = case.get("classname", "").removesuffix(".ipynb").rsplit(".", 1)[-1]  # nbval says book.welcome.ipynb
         row = rows.setdefault(name, {"passed": True, "cells": 0, "failed": 0, "seconds": 0.0})
         failed = case.find("failure") is not None or case.find("error") is not None
         row["cells"] += 1
@@ -49,7 +52,8 @@ def main() -> int:
         status = subprocess.run([sys.executable, "-m", "pytest", "book", "-q", f"--junitxml={report}", *sys.argv[1:]],
                                 cwd=ROOT, env=os.environ | {"ZSAR_DEVICE": kind}).returncode
         notebooks = outcomes(report)
-    record = {"device": device_name(kind), "kind": kind, "date": datetime.now(UTC).date().isoformat(),
+    record = {"commit": commit(), "model": load_clip().digest,
+              "device": device_name(kind), "kind": kind, "date": datetime.now(UTC).date().isoformat(),
               "python": platform.python_version(), "versions": {name: version(name) for name in LIBRARIES},
               "passed": status == 0, "notebooks": notebooks}
     RECORD.parent.mkdir(parents=True, exist_ok=True)

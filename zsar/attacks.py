@@ -7,7 +7,7 @@ counter, and the model always sees micro-batches of one shape, short ones padded
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,22 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 MICRO_BATCH = {"cpu": 40, "cuda": 256}
 
 
+def micro_batches(n: int, device: torch.device, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows 0 to n - 1 a micro-batch at a time: the rows, and the same filled up to ``size`` by repeating them."""
+    size = size or MICRO_BATCH.get(device.type, 64)
+    for rows in torch.arange(n, device=device).split(size):
+        yield rows, rows.repeat(-(-size // len(rows)))[:size]
+
+
 def cross_entropy(classifier: Callable[[Tensor], Tensor], labels: Tensor, targeted: bool = False) -> Objective:
-    """The cross-entropy of ``labels`` int64 [N]: true labels to move away from, or targets to move to."""
+    """The cross-entropy of ``labels`` int64 [N]: true labels to move away from, or targets to move to.
+
+    Raises AttackSettingsError for a label that is none of a ``ZeroShotClassifier``'s classes.
+    """
+    classes = len(getattr(classifier, "classnames", ())) or 2**62
+    if len(labels) and not (0 <= labels.min() and labels.max() < classes):
+        raise AttackSettingsError(f"labels: found {int(labels.min())} to {int(labels.max())}, expected 0 to "
+                                  f"{classes - 1}")
     logits_of, sign = getattr(classifier, "logits", classifier), -1 if targeted else 1
 
     def objective(images: Tensor, index: Tensor) -> Tensor:
@@ -66,13 +80,16 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
         raise AttackSettingsError(f"{restarts} restarts from one start repeat the same run: use random_start=True")
     if start is not None:
         check_images(start)
+        if start.shape != images.shape:
+            raise AttackSettingsError(f"start has shape {tuple(start.shape)}: expected that of images, "
+                                      f"{tuple(images.shape)}")
+    if seeds is not None and len(seeds) != len(images):
+        raise AttackSettingsError(f"{len(seeds)} seeds for {len(images)} images: expected one an image")
     if eps == 0:
         return images.clone()
     seeds = torch.arange(len(images)) if seeds is None else seeds
-    size = MICRO_BATCH.get(images.device.type, 64) if micro_batch is None else micro_batch
     adversarial = torch.empty_like(images)
-    for rows in torch.arange(len(images), device=images.device).split(size):
-        index = rows.repeat(-(-size // len(rows)))[:size]  # a short micro-batch is filled with its own images
+    for rows, index in micro_batches(len(images), images.device, micro_batch):
         clean = images[index]
         if start is not None or not random_start:
             starts = [clean if start is None else start[index]]

@@ -96,9 +96,9 @@ def load_weights(model: nn.Module, name: str, found: dict[str, Tensor], path: Pa
     """Fill ``model``, the architecture called ``name``, with the tensors ``found`` in ``path``.
 
     Raises CheckpointError where a name or a shape differs, a weight is not finite, or the file is recognised as
-    one of OpenAI's and ``name`` lacks QuickGELU (by OpenAI's extra entries, or "openai" in the path).
+    one of OpenAI's and ``name`` lacks QuickGELU (by OpenAI's extra entries, or "openai" in its name).
     """
-    from_openai = bool(_OPENAI_EXTRAS & found.keys()) or "openai" in str(path).lower()
+    from_openai = bool(_OPENAI_EXTRAS & found.keys()) or "openai" in path.name.lower()
     if from_openai and name in open_clip.list_pretrained_models_by_tag("openai"):
         _check_gelu(name, True, f"OpenAI's weights in {path}")
     found = {key: value for key, value in found.items() if key not in _OPENAI_EXTRAS}

@@ -1,6 +1,7 @@
 """CLIP as a function of pixels in [0, 1]: resize and normalisation live inside the model, and so does the attack."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -64,7 +65,8 @@ class Clip(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> normalised [B, 3, S, S]: shorter side to S, centre crop, as CLIP does.
 
-        Differentiable, and not clamped after the (bicubic) resize, as in the paper's code.
+        Differentiable, and not clamped after the resize. The bicubic kernel is the antialiased one of CLIP's own
+        preprocessing; enlarging with the plain one would let a perturbation overshoot more.
         """
         images, size = images.to(self.device), self.image_size
         if images.shape[-2:] != (size, size):
@@ -99,6 +101,7 @@ class ZeroShotClassifier(nn.Module):
         super().__init__()
         self.clip, self.classnames, self.templates = clip, check_classnames(classnames), check_templates(templates)
         prompts = [template.replace("{}", name) for name in self.classnames for template in self.templates]
+        check_tokens(clip.tokenizer(prompts[::len(self.templates)]), self.classnames)
         prompts = clip.encode_text(prompts).view(len(self.classnames), len(self.templates), -1)
         self.register_buffer("text_features", F.normalize(prompts.mean(1), dim=-1))  # [K, D]
         self.logit_scale = clip.logit_scale
@@ -138,6 +141,14 @@ def check_classnames(classnames: Sequence[str]) -> list[str]:
         raise ClassNamesError(f"duplicate class name {twice[0]!r} (case and _ - / do not count): "
                               "remove it, or tell the two apart")
     return names
+
+
+def check_tokens(tokens: Tensor, classnames: Sequence[str]) -> None:
+    """Raise ClassNamesError where two classes are the same text to the model: tokens int64 [K, L]."""
+    rows: dict[tuple[int, ...], str] = {}
+    for row, name in zip(tokens.tolist(), classnames, strict=True):
+        if (other := rows.setdefault(tuple(row), name)) != name:
+            raise ClassNamesError(f"the class names {other!r} and {name!r} are the same to this model: reword one")
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:
@@ -189,12 +200,15 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
 
     ``name``: ``drawn``, or a model of ``open_clip.list_models()``. ``pretrained``: a tag of
     ``open_clip.list_pretrained()``, a file of weights, or ``"random"`` (for tests and timing); ``drawn`` brings its
-    own weights. ``device``: an accelerator where there is one.
+    own weights. ``device``: by default ``$ZSAR_DEVICE``, else a CUDA device where there is one.
 
     Raises UnknownNameError for a model or device that is not there, and CheckpointError for weights that are
     missing, truncated, foreign, of another architecture or of another activation (a QuickGELU mismatch).
     """
     device = _device(device)
+    if name == "drawn" and str(pretrained) in open_clip.list_pretrained_tags_by_model("ViT-B-32"):
+        raise CheckpointError(f"the drawn CLIP has no weights {pretrained!r}: it brings its own; leave pretrained out, "
+                              "or choose a model of open_clip")
     if name == "drawn":
         pretrained = pretrained or data_path("drawn", "drawn-clip.safetensors")
     known = sorted(filter(_is_plain_clip, open_clip.list_models()))
@@ -205,15 +219,19 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
         raise CheckpointError(f"model {name!r} needs weights: pretrained = a tag ({tags}), a file of weights, "
                               "or 'random' to do without")
     path = Path(pretrained)
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    try:
+        stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise CheckpointError(f"cannot read the weights file {path} ({error.strerror})") from error
     return _load(name, str(pretrained), stamp, device)
 
 
 def _device(name: str | torch.device | None) -> torch.device:
+    name = name or os.environ.get("ZSAR_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this torch or machine lacks
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or not of this machine
         raise UnknownNameError(f"device {str(name)!r} is not on this machine: expected cpu"
                                + (" or cuda" if torch.cuda.is_available() else "")) from error
     return device

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from zsar import datasets
-from zsar.attacks import MICRO_BATCH, check_settings, cross_entropy, from_grey_levels, image_seeds, pgd
+from zsar.attacks import MICRO_BATCH, check_settings, cross_entropy, from_grey_levels, image_seeds, micro_batches, pgd
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import UnknownNameError, ZsarError, unknown_name
 from zsar.outputs import writable_file, write_json
@@ -28,11 +28,11 @@ def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micr
     The model sees micro-batches of one shape, as in an attack. Raises PixelRangeError.
     """
     check_images(images)
-    size, hits = micro_batch or MICRO_BATCH.get(classifier.clip.device.type, 64), []
-    for rows in torch.arange(len(images)).split(size):
-        padded = images[rows.repeat(-(-size // len(rows)))[:size].to(images.device)]
+    hits = []
+    for rows, filled in micro_batches(len(images), images.device, micro_batch):
         with torch.no_grad():
-            hits.append(classifier.logits(padded)[:len(rows)].argmax(1).cpu() == labels[rows].cpu())
+            answers = classifier.logits(images[filled])[:len(rows)].argmax(1)
+        hits.append(answers.cpu() == labels.cpu()[rows.cpu()])
     return torch.cat(hits)
 
 
@@ -70,8 +70,9 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     clean, robust, attack_seconds, begin = [], [], 0.0, time.perf_counter()
     seeds = image_seeds(dataset.ids, seed)
     # One micro-batch at a time: a real test set does not fit into memory.
-    for rows, (images, labels) in zip(torch.arange(len(dataset)).split(size := MICRO_BATCH.get(clip.device.type, 64)),
-                                      DataLoader(dataset, batch_size=size), strict=True):
+    size = MICRO_BATCH.get(clip.device.type, 64)
+    for rows, (images, labels) in zip(torch.arange(len(dataset)).split(size), DataLoader(dataset, batch_size=size),
+                                      strict=True):
         images = images.to(clip.device)
         clean.append(correct(classifier, images, labels))
         if attack:
@@ -135,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...", help="all: the profile's sixteen")
     parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
-    parser.add_argument("--steps", type=int, default=10, help="steps of PGD (default: 10)")
+    parser.add_argument("--steps", type=int, help="steps of PGD (default: 10)")
     parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
     parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
@@ -166,10 +167,16 @@ def run(args: argparse.Namespace) -> str:
 
 
 def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
-    """The settings of a run with the profile's defaults filled in. Raises ZsarError for a count below 1."""
+    """The settings of a run with the profile's defaults filled in. Raises ZsarError for what cannot be meant."""
     images = profile.images if args.images is None else args.images
     if images is not None and images < 1:
         raise ZsarError(f"--images {images}: expected at least 1 test image a dataset")
+    if not 0 <= args.seed < 2**32:
+        raise ZsarError(f"--seed {args.seed}: expected a whole number from 0 to {2**32 - 1}")
+    used = {"none": (), "fgsm": ("eps",)}.get(args.attack, ("eps", "alpha", "steps"))
+    for option in ("eps", "alpha", "steps"):
+        if getattr(args, option) is not None and option not in used:
+            raise ZsarError(f"--{option} has no meaning with --attack {args.attack}: leave it out")
     model = args.model or profile.model
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     eps = profile.eps_255 if args.eps is None else args.eps
@@ -179,7 +186,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
         return settings
     fgsm = args.attack == "fgsm"
     alpha = eps if fgsm else eps / 4 if args.alpha is None else args.alpha
-    return settings | {"norm": "linf", "eps_255": eps, "alpha_255": alpha, "steps": 1 if fgsm else args.steps,
+    steps = 1 if fgsm else 10 if args.steps is None else args.steps
+    return settings | {"norm": "linf", "eps_255": eps, "alpha_255": alpha, "steps": steps,
                        "restarts": 1, "random_start": not fgsm, "iterate": "last", "resolution": "native"}
 
 

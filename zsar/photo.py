@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -44,9 +45,9 @@ def read_photo(path: str | Path) -> tuple[Tensor, tuple[int, int]]:
     ``OWN_PIXELS`` pixels reduced to them. Raises PhotoError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise PhotoError(f"no photograph at {path}: expected the path of a picture file")
     try:
+        if not path.is_file():
+            raise PhotoError(f"no photograph at {path}: expected the path of a picture file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below, with a better message
             image = Image.open(path)
@@ -154,7 +155,7 @@ def _attack_on_the_grid(classifier: ZeroShotClassifier, clean: Tensor, goal: int
 
 def default_alpha(eps_255: float) -> float:
     """A quarter of eps in whole grey levels, so that the attack stays on the 8-bit grid."""
-    return max(1, round(eps_255 / 4))
+    return max(1, round(255 * from_grey_levels(eps_255) / 4))
 
 
 def check_request(classnames: Sequence[str], *, eps_255: float, alpha_255: float, steps: int,
@@ -184,6 +185,7 @@ def _png(image: Tensor) -> bytes:
     return file.getvalue()
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a class may be called "$5 note"
 def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> Figure:
     """The original, the perturbation, the adversarial picture, and the probabilities of the likeliest classes."""
     eps = max(record["settings"]["eps_255"], 1) / 255
@@ -210,7 +212,7 @@ def _figure(clean: Tensor, adversarial: Tensor, record: dict, bars: int = 6) -> 
     axes[3].spines[["top", "right"]].set_visible(False)
     axes[3].legend(frameon=False, loc="lower right", fontsize=9)
     settings = record["settings"]
-    figure.supxlabel(f"PGD-{settings['steps']}, L$_\\infty$, eps {settings['eps_255']:g}/255 at "
+    figure.supxlabel(f"PGD-{settings['steps']}, L\u221e, eps {settings['eps_255']:g}/255 at "
                      f"{record['attacked_size'][0]} x {record['attacked_size'][1]} px; {record['provenance']['model']}"
                      + ("; " + "the drawn CLIP does not know photographs" if record["caveat"] else ""), fontsize=9)
     figure.set_label(f"A picture that the model calls {record['label_before']}, the perturbation, magnified, the "
@@ -226,7 +228,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", help="tag or file of weights, or random")
     parser.add_argument("--template", default=TEMPLATES[0], help=f"default: {TEMPLATES[0]!r}")
     parser.add_argument("--eps", type=float, default=4, help="largest change of a pixel in grey levels (default: 4)")
-    parser.add_argument("--alpha", type=float, help="step in grey levels (default: eps / 4, at least 1)")
+    parser.add_argument("--alpha", type=float, help="step in grey levels (default: eps / 4, rounded, at least 1)")
     parser.add_argument("--steps", type=int, default=20, help="default: 20")
     parser.add_argument("--target", help="the class to be mistaken for (default: any other)")
     parser.add_argument("--out", default=".", metavar="DIR", help="folder for the three files (default: here)")

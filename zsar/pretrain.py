@@ -152,18 +152,27 @@ def _step(parallel: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor,
     return loss.detach()
 
 
-def _resume(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Load the checkpoint if there is one of this recipe; return step, seconds and the loss curve so far.
-
-    Raises CheckpointError where the checkpoint was made by another recipe.
-    """
+def read_checkpoint(out: Path, recipe: Recipe) -> dict | None:
+    """The checkpoint in ``out``, if there is one. Raises CheckpointError where it is broken or of another recipe."""
     path = out / CHECKPOINT
     if not path.exists():
-        return {"step": 0, "seconds": 0.0, "loss": [], "commit": commit(), "device": _device_name(recipe)}
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's zip and pickle errors: all mean a truncated or foreign file
+        raise CheckpointError(f"cannot read the checkpoint {path}: remove it, or choose another --out") from error
     if saved["recipe"] != asdict(recipe):
-        raise CheckpointError(f"{path} belongs to another recipe, {saved['recipe']}: remove it, or choose another "
-                              "--out")
+        differing = [key for key, value in asdict(recipe).items() if saved["recipe"].get(key) != value]
+        raise CheckpointError(f"{path} belongs to another recipe ({', '.join(differing)} differ): remove it, or choose "
+                              "another --out")
+    return saved
+
+
+def _resume(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+    """Load the checkpoint if there is one; return what the run has come to so far."""
+    saved = read_checkpoint(out, recipe)
+    if saved is None:
+        return {"step": 0, "seconds": 0.0, "loss": [], "commit": commit(), "device": _device_name(recipe)}
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     return {key: saved[key] for key in ("step", "seconds", "loss", "commit", "device")}
@@ -201,7 +210,7 @@ def evaluation(clip: Clip, images: int) -> dict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar pretrain-drawn``."""
-    parser.add_argument("--out", type=Path, default=data_path("drawn"), help="folder for weights and provenance")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, weights and provenance")
     parser.add_argument("--images", type=int, default=Recipe.images, help="picture-caption pairs to see")
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="pairs a step, over all processes")
     parser.add_argument("--processes", type=int, default=Recipe.processes, help="one thread each; 1 uses a GPU if any")
@@ -214,12 +223,17 @@ def run(args: argparse.Namespace) -> str:
     for name in ("images", "batch", "processes", "test_images"):
         if getattr(args, name) < 1:
             raise ZsarError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least 1")
+    if args.images < args.batch:
+        raise ZsarError(f"--images {args.images} is less than one --batch of {args.batch}: nothing would be learned")
+    if not 0 <= args.seed < 2**32:
+        raise ZsarError(f"--seed {args.seed}: expected a whole number from 0 to {2**32 - 1}")
     if args.batch % args.processes:
         raise ZsarError(f"--batch {args.batch} does not divide by --processes {args.processes}: choose a multiple")
     provenance_file = writable_file(args.out / "provenance.json")
     recipe = Recipe(images=args.images, batch=args.batch, processes=args.processes, seed=args.seed)
+    read_checkpoint(args.out, recipe)  # a wrong one is refused here, in one line, and not in a child process
     record = {"command": f"python -m zsar pretrain-drawn --images {recipe.images} --batch {recipe.batch} "
-                         f"--processes {recipe.processes} --seed {recipe.seed}",
+                         f"--processes {recipe.processes} --seed {recipe.seed} --test-images {args.test_images}",
               "training": pretrain(recipe, args.out)}
     clip = load_clip("drawn", pretrained=args.out / WEIGHTS)
     record |= {"digest": clip.digest, "provenance": provenance(clip), "evaluation": evaluation(clip, args.test_images)}

@@ -33,9 +33,11 @@ class WordTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of the words of ``text``, lower-cased and without punctuation.
 
-        Raises VocabularyError for unknown words (with the nearest known ones) and for too long a text.
+        Raises VocabularyError for unknown words (with the nearest known ones), for no word and for too many.
         """
-        words = re.findall(r"[a-z0-9]+", text.lower())
+        words = re.findall(r"\w+", text.lower())
+        if not words:
+            raise VocabularyError(f"{text!r} holds no word; use words of the drawn CLIP's vocabulary")
         unknown = sorted({word for word in words if word not in self.ids})
         if unknown:
             raise VocabularyError(f"{text!r}: the drawn CLIP does not know {self._describe(unknown)}; "

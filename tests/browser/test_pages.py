@@ -26,8 +26,9 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no chromium here (its 
 def html(tmp_path_factory):
     """The book's pages, built from the outputs that are committed."""
     folder = tmp_path_factory.mktemp("book")
-    missing = fetch(BUILD / "vendor")
-    failure = run_sphinx({path: path for path in chapters()}, folder, None if missing else BUILD / "vendor")
+    if missing := fetch(BUILD / "vendor"):
+        pytest.skip(f"the pages would load scripts from other hosts: {missing}")
+    failure = run_sphinx({path: path for path in chapters()}, folder, BUILD / "vendor")
     assert failure is None, failure
     return folder / "_build" / "html"
 
@@ -88,8 +89,9 @@ def test_page_is_whole(page, address, name, theme):
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     assert page.locator("article h1").count() == 1
-    assert page.locator("article mjx-container").count() >= page.locator("article .math").count() * 0.5
-    assert not page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt).map(i => i.src)")
+    assert page.locator("article mjx-container").count() == page.locator("article .math").count()
+    assert not page.evaluate("[...document.querySelectorAll('article img')]."
+                             ".filter(i => !i.alt && !i.title).map(i => i.src)")
     broken = "[...document.querySelectorAll('article img')].filter(i => i.complete && !i.naturalWidth).length"
     assert page.evaluate(broken) == 0
     assert page.errors == []

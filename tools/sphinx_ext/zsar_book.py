@@ -93,7 +93,7 @@ class StatusTable(SphinxDirective):
         if not path.exists():
             return [], "None exists yet: nobody has run `make test GPU=1` on a machine with an accelerator."
         record = json.loads(path.read_text(encoding="utf-8"))
-        rows = [("device", record["device"]), ("date", record["date"]), ("Python", record["python"])]
+        rows = [(name, record[name]) for name in ("device", "date", "commit", "model", "python")]
         rows += list(record["versions"].items())
         rows += [(name, f"{'passed' if row['passed'] else 'FAILED'}, {row['cells']} cells, {row['seconds']} s")
                  for name, row in record["notebooks"].items()]

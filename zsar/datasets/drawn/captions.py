@@ -1,7 +1,7 @@
 """The drawn web: endless picture-caption pairs of every kind of picture, as noisy and mixed as pretraining data is.
 
-As CLIP's web data does, it covers the sixteen tasks' domains, in mixed manners, without their labels: captions name a
-thing, sometimes its colour or ground, sometimes less. Tissue and memes are rare and seldom named precisely.
+As CLIP's web data does, it covers the sixteen tasks' domains, and their classes by name, in mixed manners: captions
+name a thing, sometimes its colour or ground, sometimes less. Tissue and memes are rare and seldom named precisely.
 """
 
 import re
@@ -196,7 +196,7 @@ def web_pairs(indices: np.ndarray, seed: int = 0) -> tuple[np.ndarray, list[str]
 
 
 def vocabulary() -> list[str]:
-    """Every word a caption, a class name or a template can hold, sorted: the drawn CLIP's vocabulary."""
+    """Every word of captions, class names and templates, and a few more, sorted: the drawn CLIP's vocabulary."""
     texts = [*COLOURS, *BACKGROUNDS.values(), *icons(), *PETS, *CAR_BODIES, *AIRCRAFT, *LAND, *SUN397, *SOURCE_SCENES,
              *DTD, *SOURCE_TEXTURES, *FLOWERS102, *SOURCE_FLOWERS, *_PREFIXES, _OTHER_WORDS]
     texts += [text for words in (*WEB_WORDS.values(), *SYNONYMS.values()) for text in words]

@@ -1,7 +1,7 @@
 """The sixteen drawn tasks: for each a name, classes, templates, a size in pixels and the way it is drawn.
 
-No class of the source task, DrawnImageNet, occurs in any other task, and each task has its own grounds, poses and
-camera: accuracy on the fifteen others is zero-shot transfer.
+No class of the source task, DrawnImageNet, occurs in any other task, and the tasks differ in resolution, grounds,
+poses, styles and camera: what an adaptation to the source does for the fifteen others is transfer.
 """
 
 from collections.abc import Callable
