@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from zsar.outputs import writable_file, write_json
 from zsar.paths import data_path
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
@@ -90,8 +91,7 @@ def check(key: str, value: float, tolerance: float, *, model: torch.nn.Module, p
     stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if os.environ.get("ZSAR_STORE_EXPECTED") == "1":
         stored.setdefault(model.digest, {}).setdefault(device, {})[key] = round(float(value), 4)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(writable_file(file), stored)
     expected = stored.get(model.digest, {}).get(device, {}).get(key)
     if expected is None:
         return (f"{key}: {value:.2f}; nothing was compared, for no expectation is stored for {model.name} "
