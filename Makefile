@@ -24,7 +24,7 @@ book: $(READY)  ## run every chapter and build _build/html
 	@$(PY) tools/build_book.py
 
 ifdef GPU
-test: $(READY)  ## run all tests
+test: $(READY)
 	@$(PY) tools/gpu_record.py $(NBVAL)
 else
 test: $(READY)  ## run all tests (LONG=1: long counts; GPU=1: the notebooks on the accelerator here, with a record)

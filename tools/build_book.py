@@ -70,6 +70,8 @@ def run_chapters(paths: list[Path]) -> dict[Path, Path]:
     EXECUTED.mkdir(parents=True, exist_ok=True)
     inputs = inputs_digest()
     workers = min(2, os.cpu_count() or 1)
+    if os.environ.get("ZSAR_PROFILE", "drawn") != "drawn":
+        say("ZSAR_PROFILE is set aside: the book is always built on the drawn profile")
     say(f"running {len(paths)} chapters on the drawn profile, {workers} at a time")
     with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(lambda path: run_chapter(path, inputs), paths))

@@ -30,7 +30,10 @@ def main() -> None:
     """``make serve``: prints the address and serves until interrupted."""
     if not (HTML / "index.html").exists():
         sys.exit("there is no built book yet: run `make book` first")
-    server = open_server(int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
+    port = sys.argv[1] if len(sys.argv) > 1 else "8000"
+    if not (port.isdecimal() and 1 <= int(port) <= 65515):
+        sys.exit(f"PORT={port}: expected a whole number from 1 to 65515")
+    server = open_server(int(port))
     print(f"the book is at http://127.0.0.1:{server.server_port}/ (stop with Ctrl-C)", flush=True)
     try:
         server.serve_forever()

@@ -22,19 +22,23 @@ class _Parser(argparse.ArgumentParser):
         raise ZsarError(f"{message}; see {self.prog} --help")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+def _parser(asked_for: list[str]) -> _Parser:
     parser = _Parser(prog="python -m zsar", description="Zero-shot adversarial robustness of CLIP")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if argv[:1] == [name]:  # import only what is asked for: --help need not wait for torch
+        if asked_for == [name]:  # import only what is asked for: --help need not wait for torch
             module = importlib.import_module(module)
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser.parse_args(argv)
+        args = _parser(argv[:1]).parse_args(argv)
         if report := args.run(args):
             print(report)
     except ZsarError as error:

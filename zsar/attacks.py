@@ -76,15 +76,7 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
     """
     check_images(images)
     check_settings(eps=eps, alpha=alpha, steps=steps, norm=norm, momentum=momentum, restarts=restarts)
-    if restarts > 1 and (start is not None or not random_start):
-        raise AttackSettingsError(f"{restarts} restarts from one start repeat the same run: use random_start=True")
-    if start is not None:
-        check_images(start)
-        if start.shape != images.shape:
-            raise AttackSettingsError(f"start has shape {tuple(start.shape)}: expected that of images, "
-                                      f"{tuple(images.shape)}")
-    if seeds is not None and len(seeds) != len(images):
-        raise AttackSettingsError(f"{len(seeds)} seeds for {len(images)} images: expected one an image")
+    _check_starts(images, start, seeds, random_start, restarts)
     if eps == 0:
         return images.clone()
     seeds = torch.arange(len(images)) if seeds is None else seeds
@@ -102,6 +94,19 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
         raise AttackSettingsError("the attack's gradient is NaN or infinite: the objective is not finite at these "
                                   "images (half precision, a logarithm of 0, or broken weights)")
     return adversarial
+
+
+def _check_starts(images: Tensor, start: Tensor | None, seeds: Tensor | None, random_start: bool,
+                  restarts: int) -> None:
+    if restarts > 1 and (start is not None or not random_start):
+        raise AttackSettingsError(f"{restarts} restarts from one start repeat the same run: use random_start=True")
+    if start is not None:
+        check_images(start)
+        if start.shape != images.shape:
+            raise AttackSettingsError(f"start has shape {tuple(start.shape)}: expected that of images, "
+                                      f"{tuple(images.shape)}")
+    if seeds is not None and len(seeds) != len(images):
+        raise AttackSettingsError(f"{len(seeds)} seeds for {len(images)} images: expected one an image")
 
 
 @torch.enable_grad()

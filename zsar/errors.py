@@ -43,6 +43,8 @@ class OutputError(ZsarError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for ``name`` not being among ``known``, naming the nearest ones."""
     known = sorted(known)
+    if len(known) <= 4:
+        return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
     nearest = [k for k in known if k.lower() in near] or known
-    return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(nearest)}")
+    return UnknownNameError(f"unknown {kind} {name!r}: did you mean {', '.join(nearest)}?")

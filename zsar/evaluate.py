@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> str:
     profile = get_profile(args.profile)
     settings = settings_from(args, profile)
     attack = attack_from_settings(settings)
-    out = writable_file(args.json) if args.json else None
+    out = None if args.json is None else writable_file(args.json)
     tests = [datasets.load_dataset(name).subset(settings["images"] or 10**9, seed=args.seed)
              for name in dataset_list(args.datasets, profile.datasets)]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)

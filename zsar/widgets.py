@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import ipywidgets
 from matplotlib.figure import Figure
 
-from zsar.figures import alt_text, encode
+from zsar.figures import encode
 
 
 def frame_slider(frames: Sequence[Figure], values: Sequence[str], label: str, *, start: int = 0,
@@ -20,7 +20,7 @@ def frame_slider(frames: Sequence[Figure], values: Sequence[str], label: str, *,
     if len(frames) != len(values) or not frames:
         raise ValueError(f"frame_slider: found {len(frames)} frames and {len(values)} values; expected one value a "
                          "frame, and at least one")
-    pictures = [ipywidgets.Image(value=encode(frame, "jpeg", dpi), format="jpeg", tooltip=alt_text(frame),
+    pictures = [ipywidgets.Image(value=encode(frame, "jpeg", dpi), format="jpeg",
                                  layout=ipywidgets.Layout(max_width="100%", width=f"{width}px")) for frame in frames]
     stack = ipywidgets.Stack(pictures, selected_index=start)
     slider = ipywidgets.SelectionSlider(options=list(values), index=start, description=label,
