@@ -7,16 +7,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "checkpoints"},
+    {"errors", "paths", "tokenizer", "outputs", "checkpoints", "training"},
     {"datasets", "results", "profiles"},
     {"clip"},
     {"prompts"},
+    {"methods"},
     {"attacks"},
-    {"losses"},
+    {"losses", "recipes"},
     {"evaluate"},
     {"adapt"},
     {"figures", "widgets"},
-    {"photo", "pretrain"},
+    {"photo", "pretrain", "grid"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

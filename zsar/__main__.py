@@ -10,6 +10,8 @@ from zsar.errors import ZsarError
 
 COMMANDS = {
     "attack": ("zsar.photo", "attack a photograph of your own"),
+    "adapt": ("zsar.adapt", "make a CLIP robust"),
+    "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
     "pretrain-drawn": ("zsar.pretrain", "train the drawn CLIP again"),
 }

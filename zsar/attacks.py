@@ -56,7 +56,7 @@ def fgsm(objective: Objective, images: Tensor, *, eps: float, micro_batch: int |
 
 def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps: int, norm: str = "linf",
         momentum: float = 0.0, restarts: int = 1, random_start: bool = True, start: Tensor | None = None,
-        seeds: Tensor | None = None, micro_batch: int | None = None) -> Tensor:
+        seeds: Tensor | None = None, micro_batch: int | None = None, checked: bool = True) -> Tensor:
     """Projected gradient descent: x <- project(x + alpha direction(grad objective)), ``steps`` times.
 
     Args:
@@ -70,11 +70,14 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
         start: begin at these images [B, 3, H, W] instead.
         seeds: int64 [B], one an image (``image_seeds``); by default its row, which is no property of the image.
         micro_batch: images in one forward pass; by default ``MICRO_BATCH`` of the device.
+        checked: look at the pixels before and after. A training loop, which checks its loss anyway, does without,
+            for each look makes an accelerator wait.
 
     Returns the last iterate, float32 [B, 3, H, W] in [0, 1] inside the ball. Touches neither ``.grad`` nor the mode
     of any model. Raises PixelRangeError and AttackSettingsError.
     """
-    check_images(images)
+    if checked:
+        check_images(images)
     check_settings(eps=eps, alpha=alpha, steps=steps, norm=norm, momentum=momentum, restarts=restarts)
     _check_starts(images, start, seeds, random_start, restarts)
     if eps == 0:
@@ -90,7 +93,7 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
             starts = [_random_start(clean, own, restart, eps, norm) for restart in range(restarts)]
         runs = [_ascend(objective, clean, first, index, eps, alpha, steps, norm, momentum) for first in starts]
         adversarial[rows] = _keep_best(objective, runs, index)[:len(rows)]
-    if adversarial.isnan().any():
+    if checked and adversarial.isnan().any():
         raise AttackSettingsError("the attack's gradient is NaN or infinite: the objective is not finite at these "
                                   "images (half precision, a logarithm of 0, or broken weights)")
     return adversarial

@@ -74,9 +74,13 @@ class Clip(nn.Module):
             images = center_crop(images, [size, size])
         return (images - self.mean) / self.std
 
+    def embed(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> the image tower's own output [B, D], float32, not yet of unit length; unchecked."""
+        return self.model.encode_image(self.preprocess(images)).float()
+
     def features(self, images: Tensor) -> Tensor:
         """``encode_image`` without its checks, for loops whose images were checked on entry."""
-        return F.normalize(self.model.encode_image(self.preprocess(images)), dim=-1)
+        return F.normalize(self.embed(images), dim=-1)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """float32 [B, 3, H, W] in [0, 1] -> unit features [B, D]. Raises PixelRangeError."""

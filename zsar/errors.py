@@ -28,6 +28,18 @@ class AttackSettingsError(ZsarError):
     """An eps, step size, step count or norm that makes no sense."""
 
 
+class PromptError(ZsarError):
+    """A visual prompt that does not fit the image or the tower it is meant for."""
+
+
+class AdaptationError(ZsarError):
+    """An adaptation that cannot begin: its data, recipe or checkpoint do not fit together."""
+
+
+class DivergenceError(ZsarError):
+    """A training whose loss became NaN, infinite or a hundred times what it was."""
+
+
 class CheckpointError(ZsarError):
     """A weights file that is missing, truncated, foreign, or built for another architecture."""
 

@@ -16,7 +16,7 @@ from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import UnknownNameError, ZsarError, unknown_name
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
-from zsar.results import interval, mean_interval, provenance
+from zsar.results import interval, mean_interval, pack_bits, provenance
 
 #: ``attack(classifier, images, labels, seeds) -> attacked images``
 Attack = Callable[[ZeroShotClassifier, Tensor, Tensor, Tensor], Tensor]
@@ -61,12 +61,15 @@ ATTACKS = ("none", "fgsm", "pgd")
 
 
 def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
+                     classifier: ZeroShotClassifier | None = None,
                      progress: Callable[[int], None] = lambda images: None) -> dict:
     """Accuracy of ``clip`` on every image of ``dataset``, before and after ``attack``, with 95 % intervals, in percent.
 
-    ``seed`` and an image's id make its random start. ``progress`` is told how many images are done.
+    ``seed`` and an image's id make its random start. ``classifier``, where there is one already, spares encoding the
+    text again. ``progress`` is told how many images are done. ``clean_bits`` and ``robust_bits`` of the result say
+    which images were right (``zsar.results.unpack_bits``), so that two models can be compared image by image.
     """
-    classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
+    classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
     clean, robust, attack_seconds, begin = [], [], 0.0, time.perf_counter()
     seeds = image_seeds(dataset.ids, seed)
     # One micro-batch at a time: a real test set does not fit into memory.
@@ -90,11 +93,11 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     return row | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
-def _accuracy(kind: str, hits: list[Tensor]) -> dict[str, float | int | list[float]]:
+def _accuracy(kind: str, hits: list[Tensor]) -> dict[str, float | int | str | list[float]]:
     hits = torch.cat(hits)
     low, high = interval(int(hits.sum()), len(hits))
     return {kind: round(100 * hits.double().mean().item(), 4), f"{kind}_hits": int(hits.sum()),
-            f"{kind}_interval": [round(low, 2), round(high, 2)]}
+            f"{kind}_interval": [round(low, 2), round(high, 2)], f"{kind}_bits": pack_bits(hits)}
 
 
 def summary(rows: list[dict], settings: dict) -> dict:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from zsar.outputs import writable_file, write_json
@@ -42,6 +43,16 @@ def mean_interval(hits: Sequence[int], n: Sequence[int]) -> tuple[float, float, 
     smooth = [(h + 1) / (m + 2) for h, m in zip(hits, n, strict=True)]
     half = Z95 / tasks * math.sqrt(sum(p * (1 - p) / m for p, m in zip(smooth, n, strict=True)))
     return 100 * mean, 100 * max(0.0, mean - half), 100 * min(1.0, mean + half)
+
+
+def pack_bits(correct: torch.Tensor) -> str:
+    """bool [N], one an image, as hexadecimal text: four images a character, the first in the highest bit."""
+    return np.packbits(correct.cpu().numpy()).tobytes().hex()
+
+
+def unpack_bits(text: str, n: int) -> np.ndarray:
+    """bool [n] of ``pack_bits``."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=n).astype(bool)
 
 
 def provenance(model: torch.nn.Module) -> dict[str, str]:

@@ -42,6 +42,26 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def subset(self, n: int, seed: int = 0) -> "ImageDataset":
         """n images by a seeded permutation (all of them where n exceeds the split); their ids say which."""
-        rows = np.random.RandomState(seed).permutation(len(self))[:n]  # RandomState: its stream is frozen for good
+        return self.select(np.random.RandomState(seed).permutation(len(self))[:n])  # its stream is frozen for good
+
+    def hold_out(self, n: int, seed: int = 0) -> tuple["ImageDataset", "ImageDataset"]:
+        """The split without n images, by a seeded permutation, and those n."""
+        rows = np.random.RandomState(seed).permutation(len(self))
+        return self.select(np.sort(rows[n:])), self.select(rows[:n])
+
+    def select(self, rows: np.ndarray) -> "ImageDataset":
+        """The images of these rows, int64 [n], in this order."""
         return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels[torch.from_numpy(rows)],
                             [self.ids[row] for row in rows], lambda index: self._read(rows[index]))
+
+    def first_classes(self, k: int) -> "ImageDataset":
+        """The images of the first k classes, with their names only."""
+        part = self.select(np.flatnonzero((self.labels < k).numpy()))
+        part.classnames = part.classnames[:k]
+        return part
+
+    def in_memory(self) -> "ImageDataset":
+        """The same images, read once: for those that are drawn or decoded anew whenever they are read."""
+        images = self._read(np.arange(len(self)))
+        return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels, self.ids,
+                            lambda index: images[index])

@@ -20,7 +20,7 @@ from zsar.errors import unknown_name
 from zsar.paths import cache_path
 
 DRAWN_NAMES = tuple(TASKS)
-LENGTHS = {"train": 5000, "test": 500}
+LENGTHS = {"train": 100_000, "test": 500}
 _CHUNK = 64  # pictures rendered at once: they stay in a core's own cache
 
 
@@ -59,7 +59,7 @@ def _cached_split(name: str, split: str) -> np.ndarray:
 
 
 def load_drawn(name: str, split: str) -> ImageDataset:
-    """A split of a drawn task: 500 test pictures (cached), 5,000 training pictures (rendered as they are read)."""
+    """A split of a drawn task: 500 test pictures (cached), 100,000 training pictures (rendered as they are read)."""
     if split not in LENGTHS:
         raise unknown_name("split", split, LENGTHS)
     task, n = TASKS[name], LENGTHS[split]

@@ -1,0 +1,276 @@
+"""What an adaptation minimises, and what its attack maximises.
+
+Notation, the same everywhere: x a clean image, x_a the attacked one, F the image tower being adapted, F0 the original
+one, z = F(x)/|F(x)| and z_a = F(x_a)/|F(x_a)|, u_k the unit text embedding of class k of K, s the logit scale,
+y the label. A new loss is a subclass of ``Loss`` with one method, ``per_image``, and a line in ``LOSSES`` (or the
+class itself, handed to ``zsar.adapt.adapt``).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsar.attacks import Objective
+from zsar.clip import Clip
+from zsar.errors import AdaptationError, unknown_name
+
+OURS = "named in Mao et al. (2023) without a formula or code; this definition is this project's own"
+#: Learning rates with which a fresh head fits its classes within a few hundred steps.
+FAST_HEAD_RATE = {"adamw": 1e-2, "sgd": 1e-1}
+
+
+class Loss(nn.Module):
+    """Base of all losses; its own parameters, if it has any, are trained along and dropped at test time.
+
+    original: the CLIP before the adaptation, frozen. text: unit text embeddings of the source's classes [K, D].
+    ``attack_maximises``, ``training_minimises`` and ``source`` say in words and symbols what a loss is.
+    """
+
+    attack_maximises = training_minimises = source = ""
+    attacked = True  # False: trains on clean images
+
+    def __init__(self, original: Clip, text: Tensor, seed: int = 0):
+        super().__init__()
+        self._original = (original,)  # in a tuple: its weights are not this module's
+        self.register_buffer("text", text, persistent=False)
+        self.scale, self.seed = original.logit_scale, seed
+
+    @property
+    def original(self) -> Clip:
+        """The CLIP before the adaptation."""
+        return self._original[0]
+
+    def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> Any:
+        """What the embeddings of a batch are compared with, computed once before its attack, without gradients.
+
+        images [B, 3, H, W] clean, labels int64 [B]. By default the labels.
+        """
+        return labels
+
+    def per_image(self, embeddings: Tensor, targets: Any, rows: Tensor) -> Tensor:
+        """The loss of each image [b] from embeddings [b, D], not normalised, of rows ``rows`` [b] of the batch."""
+        raise NotImplementedError
+
+    def objective(self, student: Clip, targets: Any) -> Objective:
+        """What the attack maximises, for ``zsar.attacks.pgd``."""
+        return lambda images, rows: self.per_image(student.embed(images), targets, rows)
+
+    def forward(self, student: Clip, images: Tensor, adversarial: Tensor, targets: Any) -> Tensor:
+        """What training minimises: the mean over the batch, a scalar. By default that of what the attack maximises."""
+        rows = torch.arange(len(images), device=images.device)
+        return self.per_image(student.embed(adversarial), targets, rows).mean()
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """Called once before the first step with the original's unit features [N, D] of training images."""
+
+    def head_rate(self, optimizer: str) -> float | None:
+        """The learning rate of the loss's own parameters; None: that of the encoder."""
+        return FAST_HEAD_RATE[optimizer]
+
+
+class TeCoA(Loss):
+    """Text-guided contrastive adversarial training: mean over images of
+
+        CE(s <z_a, u_k>_k, y) = -log( exp(s <z_a, u_y>) / sum_k exp(s <z_a, u_k>) )
+
+    over the texts of all K classes, image to text only. Source: Mao et al. (2023), equation 3, and their code.
+    """
+
+    attack_maximises = training_minimises = "CE(s <z_a, u_k>, y)"
+    source = "Mao et al. (2023)"
+
+    def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """The cross-entropy against the texts."""
+        logits = self.scale * F.normalize(embeddings, dim=-1) @ self.text.T
+        return F.cross_entropy(logits, targets[rows], reduction="none")
+
+
+class Clean(TeCoA):
+    """The control: CE(s <z, u_k>_k, y) on clean images, with no attack."""
+
+    attacked = False
+    attack_maximises, training_minimises, source = "nothing", "CE(s <z, u_k>, y)", "the control"
+
+
+class UnlabelledTeCoA(TeCoA):
+    """TeCoA with the pseudo-label y' = argmax_k <F0(x), u_k>, the answer of the original CLIP to the clean image.
+
+    Source: Mao et al. (2023), who report it without labels; the choice of the pseudo-label is followers'.
+    """
+
+    attack_maximises = training_minimises = "CE(s <z_a, u_k>, y')"
+    source = "Mao et al. (2023) and followers"
+
+    def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> Tensor:
+        """The pseudo-labels [B]; ``labels`` is not looked at."""
+        return (self.original.features(images) @ self.text.T).argmax(1)
+
+
+class Adv(Loss):
+    """Adversarial training without text: mean of CE(W z_a + b, y), W a linear head [K, D] that is dropped at test time.
+
+    ``head``: ``"fast"`` learns with ``FAST_HEAD_RATE``; ``"slow"`` with the encoder's rate; ``"prefit"`` is fitted to
+    the original's clean features first and then learns with the encoder's rate. Source: named in Mao et al. (2023)
+    without a formula; this definition, and the three heads, are this project's own.
+    """
+
+    attack_maximises = training_minimises = "CE(W z_a + b, y)"
+    source = OURS
+
+    def __init__(self, original: Clip, text: Tensor, seed: int = 0, *, head: str = "fast"):
+        super().__init__(original, text, seed)
+        if head not in ("fast", "slow", "prefit"):
+            raise unknown_name("head", head, ("fast", "slow", "prefit"))
+        self.kind = head
+        classes, width = text.shape
+        generator = torch.Generator().manual_seed(seed)
+        weights = (2 * torch.rand(classes, width, generator=generator) - 1) * width**-0.5  # as nn.Linear begins
+        self.weight, self.bias = nn.Parameter(weights.to(text.device)), nn.Parameter(text.new_zeros(classes))
+
+    def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """The cross-entropy against the head."""
+        logits = F.linear(F.normalize(embeddings, dim=-1), self.weight, self.bias)
+        return F.cross_entropy(logits, targets[rows], reduction="none")
+
+    def fit(self, features: Tensor, labels: Tensor) -> None:
+        """A pre-fitted head: multinomial logistic regression by L-BFGS, lightly decayed."""
+        if self.kind != "prefit":
+            return
+        optimizer = torch.optim.LBFGS(self.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(F.linear(features, self.weight, self.bias), labels)
+            loss = loss + 1e-5 * self.weight.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(closure)
+        self.zero_grad()
+
+    def head_rate(self, optimizer: str) -> float | None:
+        """Fast, or None: the encoder's."""
+        return FAST_HEAD_RATE[optimizer] if self.kind == "fast" else None
+
+
+class AdvFixed(Loss):
+    """Adv without a head to learn: CE(s <z_a, v_k>_k, y) against fixed class vectors that know nothing of language.
+
+    ``vectors``: ``"random"`` unit vectors, or ``"one-hot"``, the basis vectors e_k (needs K <= D).
+    Source: this project's own. Raises AdaptationError where one-hot vectors do not fit.
+    """
+
+    attack_maximises = training_minimises = "CE(s <z_a, v_k>, y), v_k fixed"
+    source = OURS
+
+    def __init__(self, original: Clip, text: Tensor, seed: int = 0, *, vectors: str = "random"):
+        super().__init__(original, text, seed)
+        classes, width = text.shape
+        if vectors == "one-hot":
+            if classes > width:
+                raise AdaptationError(f"one-hot class vectors: {classes} classes do not fit into {width} dimensions; "
+                                      "use adv-random")
+            fixed = torch.eye(width)[:classes]
+        else:
+            fixed = random_directions(classes, width, seed)
+        self.register_buffer("vectors", fixed.to(text.device), persistent=False)
+
+    def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """The cross-entropy against the fixed vectors."""
+        logits = self.scale * F.normalize(embeddings, dim=-1) @ self.vectors.T
+        return F.cross_entropy(logits, targets[rows], reduction="none")
+
+
+class CoAdv(Loss):
+    """TeCoA's form without text: CE(s <z_a, w_k/|w_k|>_k, y) with K learned class embeddings w_k in place of the texts.
+
+    They start in random directions and learn with ``FAST_HEAD_RATE``. Source: named in Mao et al. (2023) without a
+    formula; this definition is this project's own.
+    """
+
+    attack_maximises = training_minimises = "CE(s <z_a, w_k>, y), w_k learned"
+    source = OURS
+
+    def __init__(self, original: Clip, text: Tensor, seed: int = 0):
+        super().__init__(original, text, seed)
+        self.classes = nn.Parameter(random_directions(*text.shape, seed).to(text.device))
+
+    def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """The cross-entropy against the learned class embeddings."""
+        logits = self.scale * F.normalize(embeddings, dim=-1) @ F.normalize(self.classes, dim=-1).T
+        return F.cross_entropy(logits, targets[rows], reduction="none")
+
+
+class ImgCoAdv(Loss):
+    """Contrast between images only: z_a against the clean embeddings z_j of its batch,
+
+        -(1/|P|) sum_{j in P} log( exp(s <z_a, z_j>) / sum_i exp(s <z_a, z_i>) ),
+
+    P the images of the same class, itself among them. The z_j are those of the model as it is at this step, held
+    constant. Source: named in Mao et al. (2023) without a formula; this definition is this project's own, and has
+    the form of the supervised contrastive loss of Khosla et al. (2020).
+    """
+
+    attack_maximises = training_minimises = "-mean over same-class j of log softmax(s <z_a, z_j>)"
+    source = OURS
+
+    def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean unit embeddings [B, D], and which of them are positives of which: weights [B, B], rows sum to 1."""
+        same = (labels[:, None] == labels[None]).float()
+        return student.features(images), same / same.sum(1, keepdim=True)
+
+    def per_image(self, embeddings: Tensor, targets: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+        """The contrastive loss against the batch."""
+        keys, positives = targets
+        return F.cross_entropy(self.scale * F.normalize(embeddings, dim=-1) @ keys.T, positives[rows], reduction="none")
+
+
+class FARE(Loss):
+    """Keep every embedding where the original had it: |F(x_a) - F0(x)|^2, not normalised; no labels, no text.
+
+    Source: Schlarmann et al. (ICML 2024), equation 3, and their code.
+    """
+
+    attack_maximises = training_minimises = "|F(x_a) - F0(x)|^2"
+    source = "Schlarmann et al. (2024)"
+
+    def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> Tensor:
+        """The original's embeddings of the clean images [B, D]."""
+        return self.original.embed(images)
+
+    def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """The squared distance."""
+        return (embeddings - targets[rows]).square().sum(1)
+
+
+#: The name on the command line and in tables -> ``loss(original, text, seed)``. One line adds a loss.
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "clean": Clean,
+    "adv": Adv,
+    "adv-slow": partial(Adv, head="slow"),
+    "adv-prefit": partial(Adv, head="prefit"),
+    "adv-random": partial(AdvFixed, vectors="random"),
+    "adv-onehot": partial(AdvFixed, vectors="one-hot"),
+    "coadv": CoAdv,
+    "imgcoadv": ImgCoAdv,
+    "tecoa": TeCoA,
+    "tecoa-unlabelled": UnlabelledTeCoA,
+    "fare": FARE,
+}
+
+
+def get_loss(name: str) -> Callable[..., Loss]:
+    """The loss called ``name`` in ``LOSSES``. Raises UnknownNameError with the nearest names."""
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return LOSSES[name]
+
+
+def random_directions(n: int, width: int, seed: int) -> Tensor:
+    """n random unit vectors [n, width], the same for a seed on every device."""
+    return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)), dim=-1)

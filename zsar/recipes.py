@@ -1,0 +1,95 @@
+"""How an adaptation is trained: the settings, and four sets of them by name."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from zsar.attacks import check_settings, from_grey_levels
+from zsar.errors import AdaptationError, unknown_name
+from zsar.methods import parts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides an adaptation but the model, the source images and the loss.
+
+    eps and alpha are in grey levels (4 = 4/255). A batch is split into ``accumulate`` equal parts, whose gradients
+    add up. ``lr`` is the image tower's rate, ``prompt_lr`` that of pad and token prompts.
+    """
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    prompt_lr: float = 1e-1
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD
+    batch: int = 64
+    steps: int = 300
+    warmup: int = 30
+    eps_255: float = 4
+    alpha_255: float = 4
+    attack_steps: int = 2
+    attack_momentum: float = 0.0
+    pad: int = 9
+    tokens: int = 144
+    precision: str = "fp32"
+    accumulate: int = 1
+    held_out: int = 200  # source images that are never trained on: they choose among checkpoints and rates
+    validate_every: int = 100
+    keep: str = "best"  # the checkpoint that is best on them, or the last
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise AdaptationError, AttackSettingsError or UnknownNameError for what cannot be meant."""
+        for name, known in (("optimizer", ("adamw", "sgd")), ("precision", ("fp32", "bf16")),
+                            ("keep", ("best", "last"))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        for name in ("batch", "steps", "accumulate", "held_out", "validate_every"):
+            if getattr(self, name) != int(getattr(self, name)) or getattr(self, name) < 1:
+                raise AdaptationError(f"{name} = {getattr(self, name)}: expected a whole number of at least 1")
+        for name in ("lr", "prompt_lr", "weight_decay", "momentum", "warmup"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise AdaptationError(f"{name} = {getattr(self, name)}: expected a number of at least 0")
+        if self.batch % self.accumulate:
+            raise AdaptationError(f"a batch of {self.batch} does not divide into accumulate = {self.accumulate} parts")
+        if not 0 <= self.seed < 2**32:
+            raise AdaptationError(f"seed {self.seed}: expected a whole number from 0 to {2**32 - 1}")
+        check_settings(eps=from_grey_levels(self.eps_255), alpha=from_grey_levels(self.alpha_255, "alpha"),
+                       steps=self.attack_steps, momentum=self.attack_momentum)
+
+    def rate(self, method: str) -> float:
+        """The rate by which a search over ``method`` goes: that of the tower where it is trained, else the prompts'."""
+        return self.lr if {"pad", "token"}.isdisjoint(parts(method)[:1]) else self.prompt_lr
+
+    def at_rate(self, method: str, rate: float) -> "Recipe":
+        """The same recipe with another ``rate(method)``."""
+        return replace(self, **{"prompt_lr" if parts(method)[0] in ("pad", "token") else "lr": rate})
+
+
+#: ``drawn``: for the drawn CLIP. ``paper``: Mao et al. (2023), 10 epochs of ImageNet at eps 1/255; the rates are those
+#: that followers found it to have been trained with. ``fare``: Schlarmann et al. (2024), 2 epochs; it names no rate
+#: for prompts, the one here is the drawn recipe's.
+RECIPES = {
+    "drawn": Recipe(),
+    "paper": Recipe(optimizer="sgd", lr=1e-5, prompt_lr=40, weight_decay=0, batch=256, steps=50_000, warmup=1000,
+                    eps_255=1, alpha_255=1, pad=40, tokens=200, precision="bf16", held_out=1000, validate_every=1000),
+    "fare": Recipe(lr=1e-5, weight_decay=1e-4, batch=128, steps=20_000, warmup=1400, eps_255=1, alpha_255=1,
+                   attack_steps=10, attack_momentum=0.9, pad=40, tokens=200, precision="bf16", held_out=1000,
+                   validate_every=1000),
+}
+
+
+def get_recipe(name: str, **changes) -> Recipe:
+    """The recipe called ``name`` with some settings changed (those that are None stay), checked.
+
+    Where ``steps`` is shorter than its warm-up, a tenth of it is. Raises UnknownNameError and what ``check`` raises.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if unknown := changes.keys() - {field.name for field in fields(Recipe)}:
+        raise unknown_name("setting of a recipe", min(unknown), [field.name for field in fields(Recipe)])
+    if "warmup" not in changes and changes.get("steps", math.inf) < 10 * RECIPES[name].warmup:
+        changes["warmup"] = int(changes["steps"]) // 10
+    recipe = replace(RECIPES[name], **changes)
+    recipe.check()
+    return recipe
