@@ -15,6 +15,7 @@ ORDER = (
     {"attacks"},
     {"losses", "recipes"},
     {"evaluate"},
+    {"trainer"},
     {"adapt"},
     {"figures", "widgets"},
     {"photo", "pretrain", "grid"},

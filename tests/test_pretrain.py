@@ -66,6 +66,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     assert resumed["step"] == whole["step"] == TINY.steps
     assert all(torch.equal(resumed["model"][name], value) for name, value in whole["model"].items())
 
-    with pytest.raises(CheckpointError, match="another recipe"):
+    with pytest.raises(CheckpointError, match="other settings"):
         run(dataclasses.replace(TINY, seed=1), tmp_path / "stopped")
     torch.distributed.destroy_process_group()

@@ -1,222 +1,21 @@
-"""Adversarial adaptation: a loss, a method, a recipe and source images make a robust CLIP. ``python -m zsar adapt``."""
+"""Make a CLIP robust: a loss, a method, a recipe and source images. ``python -m zsar adapt``."""
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+import argparse
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from zsar.clip import Clip, load_clip
+from zsar.datasets import ImageDataset, load_dataset
+from zsar.errors import AdaptationError, OutputError
+from zsar.losses import LOSSES, Loss, get_loss
+from zsar.methods import METHODS, parts
+from zsar.outputs import writable_folder
+from zsar.profiles import PROFILES, get_profile
+from zsar.recipes import RECIPES, Recipe, get_recipe
+from zsar.trainer import ADAPTED, RECORD, Adapted, History, Trainer
 
-from zsar.attacks import pgd
-from zsar.clip import Clip, ZeroShotClassifier
-from zsar.datasets import ImageDataset
-from zsar.errors import AdaptationError, DivergenceError
-from zsar.evaluate import attack_from_settings, evaluate_dataset
-from zsar.losses import Loss, get_loss
-from zsar.methods import fill, make_student, save_adapted, trainable
-from zsar.outputs import writable_folder, write_json
-from zsar.recipes import RECIPES, Recipe
-from zsar.results import provenance
-from zsar.training import finish_the_step, read_checkpoint, warmup_cosine, write_checkpoint
-
-CHECKPOINT, ADAPTED, RECORD = "checkpoint.pt", "adapted.safetensors", "record.json"
-LOG_EVERY = 10  # steps between two looks at the losses, for which an accelerator must wait
-
-
-@dataclass
-class History:
-    """What a training has come to: ``losses`` [[step, loss]], ``held_out`` [{step, clean, robust}] in percent."""
-
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)
-    held_out: list[dict] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """The outcome: the frozen ``clip``, the ``step`` it is from, the training's ``history`` and ``settings``."""
-
-    clip: Clip
-    step: int
-    history: History
-    settings: dict
-    loss: Loss  # with whatever it learned itself, as the head of Adv
-
-
-class Trainer:
-    """One adaptation. ``run()`` trains it; most callers want ``adapt``.
-
-    Everything random comes from the recipe's seed and the number of the step, so a run that is continued from its
-    checkpoint takes the same steps bit for bit on a CPU.
-    """
-
-    def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
-                 recipe: Recipe, out: Path | None = None, watch: Callable[[History], None] = lambda history: None,
-                 held_out: ImageDataset | None = None):
-        recipe.check()
-        check_source(source, recipe, 0 if held_out else recipe.held_out)
-        self.original, self.method, self.recipe, self.out, self.watch = original, method, recipe, out, watch
-        self.train, self.held_out = (source, held_out) if held_out else source.hold_out(recipe.held_out)
-        self.student = make_student(original, method, pad=recipe.pad, tokens=recipe.tokens, seed=recipe.seed)
-        self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates)
-        make = get_loss(loss) if isinstance(loss, str) else loss
-        self.loss = make(original, self.classifier.text_features, recipe.seed)
-        self.settings = {"loss": loss if isinstance(loss, str) else loss.__name__, "method": method,
-                         "source": source.name, "images": len(source), "original": original.digest, **asdict(recipe)}
-        self.optimizer = optimizer_for(self.student, self.loss, recipe)
-        self.history, self.best = History(), {}
-        self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
-        state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder") if out else None
-        if state:
-            self._restore(state)
-        else:
-            self._fit_head()
-
-    def run(self) -> Adapted:
-        """Train to the last step. Raises DivergenceError; KeyboardInterrupt after saving, where ``out`` is given."""
-        self.advance(self.recipe.steps)
-        return self.finish()
-
-    def advance(self, until: int) -> None:
-        """Train until so many steps are done, as ``run`` does."""
-        started = time.monotonic() - self.history.seconds
-        bar = tqdm(initial=self.history.step, total=until, unit="step", leave=False,
-                   desc=f"{self.settings['loss']} {self.method}")
-        with bar, finish_the_step() as stop:
-            for images, labels in self.batches(self.history.step, until):
-                self.pending.append((self.history.step + 1, self.step(images, labels)))
-                self.history.step += 1
-                bar.update()
-                due = self.history.step in (until, self.recipe.steps) or \
-                    self.history.step % self.recipe.validate_every == 0
-                if due or stop.is_set() or self.history.step % LOG_EVERY == 0:
-                    self.history.seconds = time.monotonic() - started
-                    bar.set_postfix(loss=f"{self._collect_losses():.3f}")
-                    if due:
-                        self._validate()
-                    if due or stop.is_set():
-                        self._save()
-                    self.watch(self.history)
-                if stop.is_set():
-                    raise KeyboardInterrupt
-
-    def batches(self, first: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice."""
-        rows = [rows_at(step, len(self.train), self.recipe) for step in range(first, until)]
-        return iter(DataLoader(self.train, batch_sampler=rows))
-
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update from a batch [B, 3, H, W], int64 [B]; returns its loss, a scalar that stays on the device."""
-        recipe, step, device = self.recipe, self.history.step, self.student.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * warmup_cosine(step, recipe.warmup, recipe.steps)
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        seeds = torch.arange(len(images), device=device) + (step * recipe.batch + (recipe.seed << 40))
-        self.optimizer.zero_grad()
-        total, share = torch.zeros((), device=device), len(images) // recipe.accumulate
-        for part in zip(images.split(share), labels.split(share), seeds.split(share), strict=True):
-            loss = self._part_loss(*part) / recipe.accumulate
-            loss.backward()
-            total += loss.detach()
-        self.optimizer.step()
-        return total
-
-    def _part_loss(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-        """Attack a batch, then the loss to be minimised, with its graph."""
-        recipe, device = self.recipe, self.student.device.type
-        half = torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
-        weights = [*trainable(self.student).values(), *trainable(self.loss).values()]
-        adversarial = images
-        # The attack needs gradients of the pixels alone: without those of the weights a step costs half as much, and
-        # nothing of it can reach the update.
-        for weight in weights:
-            weight.requires_grad_(False)
-        try:
-            with torch.no_grad(), half:
-                targets = self.loss.prepare(self.student, images, labels)
-            if self.loss.attacked and recipe.eps_255 > 0:
-                with half:
-                    adversarial = pgd(self.loss.objective(self.student, targets), images, eps=recipe.eps_255 / 255,
-                                      alpha=recipe.alpha_255 / 255, steps=recipe.attack_steps,
-                                      momentum=recipe.attack_momentum, seeds=seeds, micro_batch=len(images),
-                                      checked=False)
-        finally:
-            for weight in weights:
-                weight.requires_grad_(True)
-        with half:
-            return self.loss(self.student, images, adversarial, targets)
-
-    def _fit_head(self) -> None:
-        """Show the loss the original's features of up to 2,000 training images, for a head that is fitted first."""
-        if type(self.loss).fit is Loss.fit:
-            return
-        some = self.train.select(np.arange(min(2000, len(self.train))))
-        with torch.no_grad():
-            features = [self.original.features(images) for images, _ in DataLoader(some, batch_size=100)]
-        self.loss.fit(torch.cat(features), some.labels.to(self.student.device))
-
-    def _collect_losses(self) -> float:
-        """Fetch the losses since the last look into the history; their mean. Raises DivergenceError."""
-        if self.pending:
-            values = torch.stack([loss for _, loss in self.pending]).tolist()
-            for (step, _), value in zip(self.pending, values, strict=True):
-                self._check_loss(step, value)
-                self.history.losses.append([step, round(value, 6)])
-            self.pending.clear()
-        recent = [value for _, value in self.history.losses[-LOG_EVERY:]]
-        return sum(recent) / max(1, len(recent))
-
-    def _check_loss(self, step: int, value: float) -> None:
-        first = self.history.losses[0][1] if self.history.losses else value
-        if math.isfinite(value) and value <= 100 * max(first, 1e-2):
-            return
-        advice = "a lower --lr or --prompt-lr, a longer --warmup" + \
-            (", --precision fp32" if self.recipe.precision != "fp32" else "")
-        saved = self.out / CHECKPOINT if self.out else None
-        raise DivergenceError(f"the loss {self.settings['loss']} is {value:.4g} at step {step} (it began at "
-                              f"{first:.4g}): the training diverged; try {advice}"
-                              + (f"; the last good checkpoint is {saved}" if saved and saved.exists() else ""))
-
-    def _validate(self) -> None:
-        """Clean and robust accuracy on held-out source images, by text; remembers the best weights."""
-        recipe = self.recipe
-        eps, kind = recipe.eps_255, "pgd" if recipe.eps_255 else "none"
-        attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10})
-        row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier)
-        found = {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
-        self.history.held_out.append(found)
-        if recipe.keep == "last" or not self.best or criterion(self.loss, found) > criterion(self.loss, self.best):
-            self.best = found | {"weights": {k: v.detach().clone() for k, v in trainable(self.student).items()}}
-
-    def _save(self) -> None:
-        if self.out:
-            write_checkpoint(self.out / CHECKPOINT, {
-                "settings": self.settings, "history": asdict(self.history), "best": self.best,
-                "student": trainable(self.student),
-                "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict()})
-
-    def _restore(self, state: dict) -> None:
-        fill(self.student, state["student"], self.out / CHECKPOINT)
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.best = History(**state["history"]), state["best"]
-
-    def finish(self) -> Adapted:
-        """The best (or last) weights so far, frozen; written to ``out`` where there is one."""
-        fill(self.student, self.best["weights"], "the best checkpoint")
-        if self.out:
-            save_adapted(self.out / ADAPTED, self.student, self.original, self.method, settings=self.settings)
-            write_json(self.out / RECORD, {"settings": self.settings, "step": self.best["step"],
-                                           "history": asdict(self.history), "provenance": provenance(self.student)})
-        self.student.requires_grad_(False)
-        return Adapted(self.student, self.best["step"], self.history, self.settings, self.loss)
+__all__ = ["Adapted", "History", "adapt"]
 
 
 def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Loss] = "tecoa",
@@ -239,55 +38,86 @@ def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Los
     return Trainer(original, source, loss, method, recipe or RECIPES["drawn"], out, watch, held_out).run()
 
 
-def criterion(loss: Loss, found: dict) -> tuple[float, float]:
-    """What makes one held-out result better than another: robust, then clean accuracy; without an attack, clean."""
-    return (found["robust"], found["clean"]) if loss.attacked else (found["clean"], found["robust"])
+def tensorboard(folder: Path) -> Callable[[History], None]:
+    """A ``watch`` that writes losses and held-out accuracies for TensorBoard. Raises OutputError without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OutputError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+    writer, written = SummaryWriter(writable_folder(folder)), [0, 0]
+
+    def watch(history: History) -> None:
+        for step, loss in history.losses[written[0]:]:
+            writer.add_scalar("loss", loss, step)
+        for found in history.held_out[written[1]:]:
+            writer.add_scalar("held-out source/clean", found["clean"], found["step"])
+            writer.add_scalar("held-out source/robust", found["robust"], found["step"])
+        written[:] = len(history.losses), len(history.held_out)
+        writer.flush()
+
+    return watch
 
 
-def rows_at(step: int, n: int, recipe: Recipe) -> list[int]:
-    """The rows of step ``step`` in a split of ``n`` images: epoch after epoch, each a permutation of its own."""
-    places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
-    rows = np.empty(recipe.batch, np.int64)
-    for epoch in np.unique(places // n):
-        order = np.random.RandomState([recipe.seed, epoch]).permutation(n)
-        rows[places // n == epoch] = order[places[places // n == epoch] % n]
-    return rows.tolist()
+#: The options that change a recipe, and what they mean.
+OPTIONS = {
+    "optimizer": "adamw or sgd", "lr": "learning rate of the image tower", "prompt_lr": "learning rate of prompts",
+    "weight_decay": "of the tower's matrices", "momentum": "of SGD", "batch": "images a step", "steps": "updates",
+    "warmup": "steps of linear warm-up", "eps_255": "radius of the training attack in grey levels, 0 for none",
+    "alpha_255": "its step in grey levels", "attack_steps": "its steps", "attack_momentum": "its momentum",
+    "pad": "width of the pad prompt in pixels", "tokens": "number of prompt tokens", "precision": "fp32 or bf16",
+    "accumulate": "parts into which a batch is split to save memory",
+    "held_out": "source images that are never trained on", "validate_every": "steps between two looks at them",
+    "keep": "best (on held-out images) or last", "seed": "of the order, the random starts, heads and tokens",
+}
 
 
-def optimizer_for(student: Clip, loss: Loss, recipe: Recipe) -> torch.optim.Optimizer:
-    """Tower, prompts and the loss's own parameters, each group with its rate; only matrices of the tower decay."""
-    groups: dict[tuple[float, float], list] = {}
-    for name, value in trainable(student.model).items():
-        prompt = name.startswith("prompts.")
-        decay = 0.0 if prompt or value.ndim < 2 else recipe.weight_decay
-        groups.setdefault((recipe.prompt_lr if prompt else recipe.lr, decay), []).append(value)
-    encoder_rate = max(rate for rate, _ in groups)
-    if own := list(trainable(loss).values()):
-        groups.setdefault((loss.head_rate(recipe.optimizer) or encoder_rate, 0.0), []).extend(own)
-    groups = [{"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-              for (rate, decay), values in groups.items()]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m zsar adapt``."""
+    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
+    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
+    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=", ".join(LOSSES))
+    parser.add_argument("--method", default="finetune", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--images", type=int, help="training images (default: all of the source's)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="folder for checkpoint, adapted weights and record; a run found there is continued")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard as they come")
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: the profile's); the options below change it")
+    for setting in fields(Recipe):
+        parser.add_argument(f"--{setting.name.removesuffix('_255').replace('_', '-')}", type=setting.type,
+                            dest=setting.name, help=OPTIONS[setting.name])
 
 
-def check_source(source: ImageDataset, recipe: Recipe, held_out: int) -> None:
-    """Raise AdaptationError unless ``source`` can be trained on."""
-    n, classes = len(source), len(source.classnames)
-    if n == 0:
-        raise AdaptationError(f"{source.name} {source.split} is empty: there is nothing to train on")
-    low, high = int(source.labels.min()), int(source.labels.max())
-    if low < 0 or high >= classes:
-        raise AdaptationError(f"labels of {source.name}: found {low} to {high}, expected 0 to {classes - 1}, "
-                              "one a class name")
-    present = source.labels.unique()
-    if len(present) == 1:
-        raise AdaptationError(f"all images of {source.name} are of one class ({source.classnames[low]!r}): "
-                              "expected at least two to tell apart")
-    if len(present) < classes:
-        missing = sorted(set(range(classes)) - set(present.tolist()))
-        raise AdaptationError(f"{len(missing)} of the {classes} classes of {source.name} have no image, e.g. "
-                              f"{source.classnames[missing[0]]!r}: take more images, or leave those names out")
-    if n - held_out < recipe.batch:
-        raise AdaptationError(f"{source.name} has {n} images, of which {held_out} are held out: too few for a "
-                              f"batch of {recipe.batch}; take more images, fewer held out or a smaller batch")
+def run(args: argparse.Namespace) -> str:
+    """Adapt as the command line says; returns where the result is and how good it is on held-out source images."""
+    profile = get_profile(args.profile)
+    recipe = get_recipe(args.recipe or profile.recipe, **{name: getattr(args, name) for name in OPTIONS})
+    get_loss(args.loss), parts(args.method)  # before the model is loaded, which takes seconds
+    out = writable_folder(args.out)
+    watch = tensorboard(args.tensorboard) if args.tensorboard else lambda history: None
+    source = load_dataset(profile.source, "train")
+    if args.images is not None:
+        if args.images < 1:
+            raise AdaptationError(f"--images {args.images}: expected at least 1")
+        source = source.subset(args.images)
+    model = args.model or profile.model
+    pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
+    clip = load_clip(model, pretrained=pretrained, device=args.device)
+    adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch)
+    return report(adapted, out)
+
+
+def report(adapted: Adapted, out: Path) -> str:
+    """What came out, in words."""
+    settings, history = adapted.settings, adapted.history
+    found = next(row for row in history.held_out if row["step"] == adapted.step)
+    attack = f"robust {found['robust']:.1f} % at eps {settings['eps_255']:g}/255 (PGD-10)" if settings["eps_255"] \
+        else "eps 0: trained without an attack"
+    trained = sum(value.numel() for value in adapted.trained.values())
+    return "\n".join([
+        f"{settings['loss']} by {settings['method']}: {trained:,} parameters, {history.step} steps of "
+        f"{settings['batch']} images of {settings['source']}, {history.seconds:.0f} s",
+        f"held-out source: clean {found['clean']:.1f} %, {attack}; step {adapted.step} is kept ({settings['keep']})",
+        f"weights {out / ADAPTED}, record {out / RECORD}",
+        f"next    python -m zsar evaluate --adapted {out / ADAPTED}"])

@@ -14,6 +14,7 @@ from zsar import datasets
 from zsar.attacks import MICRO_BATCH, check_settings, cross_entropy, from_grey_levels, image_seeds, micro_batches, pgd
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import UnknownNameError, ZsarError, unknown_name
+from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
 from zsar.results import interval, mean_interval, pack_bits, provenance
@@ -137,6 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
     parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
     parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, on top of the model")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...", help="all: the profile's sixteen")
     parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
     parser.add_argument("--steps", type=int, help="steps of PGD (default: 10)")
@@ -157,6 +159,8 @@ def run(args: argparse.Namespace) -> str:
     tests = [datasets.load_dataset(name).subset(settings["images"] or 10**9, seed=args.seed)
              for name in dataset_list(args.datasets, profile.datasets)]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
+    if args.adapted:
+        clip = load_adapted(args.adapted, clip)
     record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
               "threads": torch.get_num_threads(), "complete": False}
     with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
@@ -183,8 +187,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     model = args.model or profile.model
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     eps = profile.eps_255 if args.eps is None else args.eps
-    settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "attack": args.attack,
-                "images": images, "seed": args.seed}
+    settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "adapted": args.adapted,
+                "attack": args.attack, "images": images, "seed": args.seed}
     if args.attack == "none":
         return settings
     fgsm = args.attack == "fgsm"

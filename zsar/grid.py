@@ -35,7 +35,6 @@ import pandas
 import torch
 from tqdm import tqdm
 
-from zsar.adapt import Trainer, criterion
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.datasets.drawn.tasks import SOURCE_OBJECTS
@@ -46,6 +45,7 @@ from zsar.outputs import writable_folder, write_atomically, write_json
 from zsar.profiles import get_profile
 from zsar.recipes import Recipe, get_recipe
 from zsar.results import pack_bits, provenance
+from zsar.trainer import Trainer, criterion
 
 SEEDS = (0, 1, 2)
 CURVE = (30, 100)  # steps at which a cell is looked at on its way

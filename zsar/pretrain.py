@@ -6,7 +6,6 @@ Every pair is rendered when it is needed and seen once. A run that was stopped g
 """
 
 import argparse
-import os
 import platform
 import tempfile
 import time
@@ -15,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -28,15 +27,17 @@ from tqdm import tqdm
 from zsar.clip import Clip, load_clip
 from zsar.datasets import dataset_names, load_dataset
 from zsar.datasets.drawn.captions import web_pairs
-from zsar.errors import CheckpointError, ZsarError
+from zsar.errors import ZsarError
 from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
-from zsar.outputs import writable_file, write_json
+from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.paths import data_path
 from zsar.results import commit, provenance
 from zsar.tokenizer import WordTokenizer
+from zsar.training import read_checkpoint, warmup_cosine, write_checkpoint
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
 CHECKPOINT, WEIGHTS = "pretraining.pt", "drawn-clip.safetensors"
+MEND = "remove it, or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,7 @@ class Recipe:
 
     def lr_at(self, step: int) -> float:
         """Linear warm-up, then a cosine to zero."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.lr * .5 * (1 + float(np.cos(np.pi * done)))
+        return self.lr * warmup_cosine(step, self.warmup_steps, self.steps)
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor, tokens: Tensor) -> Tensor:
@@ -101,13 +99,6 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(.9, .98))
 
 
-def save_atomically(save, path: Path) -> None:
-    """``save(temporary path)``, then rename: a reader finds the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".part")
-    save(temporary)
-    os.replace(temporary, path)
-
-
 def train(rank: int, recipe: Recipe, out: Path, rendezvous: str) -> None:
     """One process of the training; rank 0 keeps the checkpoint."""
     if recipe.processes > 1:
@@ -130,8 +121,8 @@ def train(rank: int, recipe: Recipe, out: Path, rendezvous: str) -> None:
             progress.set_postfix(loss=f"{loss.item():.3f}")
         if rank == 0 and (state["step"] % CHECKPOINT_EVERY == 0 or state["step"] == recipe.steps):
             state["seconds"] = time.monotonic() - started
-            whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recipe": asdict(recipe)} | state
-            save_atomically(lambda path, whole=whole: torch.save(whole, path), out / CHECKPOINT)
+            write_checkpoint(out / CHECKPOINT, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                                                "settings": asdict(recipe), **state})
     dist.destroy_process_group()
 
 
@@ -152,25 +143,9 @@ def _step(parallel: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor,
     return loss.detach()
 
 
-def read_checkpoint(out: Path, recipe: Recipe) -> dict | None:
-    """The checkpoint in ``out``, if there is one. Raises CheckpointError where it is broken or of another recipe."""
-    path = out / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's zip and pickle errors: all mean a truncated or foreign file
-        raise CheckpointError(f"cannot read the checkpoint {path}: remove it, or choose another --out") from error
-    if saved["recipe"] != asdict(recipe):
-        differing = [key for key, value in asdict(recipe).items() if saved["recipe"].get(key) != value]
-        raise CheckpointError(f"{path} belongs to another recipe ({', '.join(differing)} differ): remove it, or choose "
-                              "another --out")
-    return saved
-
-
 def _resume(out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
     """Load the checkpoint if there is one; return what the run has come to so far."""
-    saved = read_checkpoint(out, recipe)
+    saved = read_checkpoint(out / CHECKPOINT, asdict(recipe), MEND)
     if saved is None:
         return {"step": 0, "seconds": 0.0, "loss": [], "commit": commit(), "device": _device_name(recipe)}
     model.load_state_dict(saved["model"])
@@ -190,8 +165,8 @@ def pretrain(recipe: Recipe, out: Path) -> dict:
         mp.spawn(train, (recipe, out, f"{folder}/rendezvous"), nprocs=recipe.processes)
     saved = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     weights = {name: value.contiguous() for name, value in saved["model"].items()}
-    save_atomically(lambda path: save_file(weights, path), out / WEIGHTS)
-    return {"recipe": saved["recipe"], "commit": saved["commit"], "device": saved["device"],
+    write_atomically(out / WEIGHTS, safetensors.torch.save(weights))
+    return {"recipe": saved["settings"], "commit": saved["commit"], "device": saved["device"],
             "torch": torch.__version__, "images_seen": saved["step"] * recipe.batch, "seconds": round(saved["seconds"]),
             "parameters": sum(value.numel() for value in weights.values()), "loss": saved["loss"]}
 
@@ -231,7 +206,7 @@ def run(args: argparse.Namespace) -> str:
         raise ZsarError(f"--batch {args.batch} does not divide by --processes {args.processes}: choose a multiple")
     provenance_file = writable_file(args.out / "provenance.json")
     recipe = Recipe(images=args.images, batch=args.batch, processes=args.processes, seed=args.seed)
-    read_checkpoint(args.out, recipe)  # a wrong one is refused here, in one line, and not in a child process
+    read_checkpoint(args.out / CHECKPOINT, asdict(recipe), MEND)  # a wrong one is refused here, in one line, and not in a child process
     record = {"command": f"python -m zsar pretrain-drawn --images {recipe.images} --batch {recipe.batch} "
                          f"--processes {recipe.processes} --seed {recipe.seed} --test-images {args.test_images}",
               "training": pretrain(recipe, args.out)}

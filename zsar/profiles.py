@@ -23,12 +23,13 @@ class Profile:
     source: str  # the only dataset that an adaptation may train on
     eps_255: float
     images: int | None  # None: all of them
+    recipe: str  # how an adaptation is trained (``zsar.recipes``)
 
 
 PROFILES = {profile.name: profile for profile in (
-    Profile("drawn", "drawn", None, tuple(f"Drawn{name}" for name in SIXTEEN), "DrawnImageNet", 4, 200),
-    Profile("colab", "ViT-B-32-quickgelu", "openai", SIXTEEN, "CIFAR100", 1, 1000),
-    Profile("full", "ViT-B-32-quickgelu", "openai", SIXTEEN, "ImageNet", 1, None),
+    Profile("drawn", "drawn", None, tuple(f"Drawn{name}" for name in SIXTEEN), "DrawnImageNet", 4, 200, "drawn"),
+    Profile("colab", "ViT-B-32-quickgelu", "openai", SIXTEEN, "CIFAR100", 1, 1000, "colab"),
+    Profile("full", "ViT-B-32-quickgelu", "openai", SIXTEEN, "ImageNet", 1, None, "paper"),
 )}
 
 

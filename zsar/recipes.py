@@ -1,4 +1,4 @@
-"""How an adaptation is trained: the settings, and four sets of them by name."""
+"""How an adaptation is trained: the settings, and sets of them by name."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -67,7 +67,7 @@ class Recipe:
 
 #: ``drawn``: for the drawn CLIP. ``paper``: Mao et al. (2023), 10 epochs of ImageNet at eps 1/255; the rates are those
 #: that followers found it to have been trained with. ``fare``: Schlarmann et al. (2024), 2 epochs; it names no rate
-#: for prompts, the one here is the drawn recipe's.
+#: for prompts, the one here is the drawn recipe's. ``colab``: its optimizer with the paper's cheap attack, for minutes.
 RECIPES = {
     "drawn": Recipe(),
     "paper": Recipe(optimizer="sgd", lr=1e-5, prompt_lr=40, weight_decay=0, batch=256, steps=50_000, warmup=1000,
@@ -75,6 +75,8 @@ RECIPES = {
     "fare": Recipe(lr=1e-5, weight_decay=1e-4, batch=128, steps=20_000, warmup=1400, eps_255=1, alpha_255=1,
                    attack_steps=10, attack_momentum=0.9, pad=40, tokens=200, precision="bf16", held_out=1000,
                    validate_every=1000),
+    "colab": Recipe(lr=1e-5, batch=128, steps=500, warmup=50, eps_255=1, alpha_255=1, pad=40, tokens=200,
+                    precision="bf16", validate_every=250),
 }
 
 
