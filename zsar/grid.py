@@ -52,8 +52,6 @@ CURVE = (30, 100)  # steps at which a cell is looked at on its way
 RATE_STEPS, RATE_FACTOR, FURTHER_RATES = 100, 3.0, 2
 TEST_IMAGES, CURVE_IMAGES, HELD_OUT = 200, 100, 200
 ATTACK = {"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 10}
-NEAR = ("DrawnCIFAR10", "DrawnCIFAR100", "DrawnSTL10", "DrawnCaltech101", "DrawnCaltech256")
-BINARY = ("DrawnPCAM", "DrawnHatefulMemes")
 NAME = "drawn-grid"
 
 

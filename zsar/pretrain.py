@@ -206,7 +206,8 @@ def run(args: argparse.Namespace) -> str:
         raise ZsarError(f"--batch {args.batch} does not divide by --processes {args.processes}: choose a multiple")
     provenance_file = writable_file(args.out / "provenance.json")
     recipe = Recipe(images=args.images, batch=args.batch, processes=args.processes, seed=args.seed)
-    read_checkpoint(args.out / CHECKPOINT, asdict(recipe), MEND)  # a wrong one is refused here, in one line, and not in a child process
+    # A wrong checkpoint is refused here, in one line, and not in a child process.
+    read_checkpoint(args.out / CHECKPOINT, asdict(recipe), MEND)
     record = {"command": f"python -m zsar pretrain-drawn --images {recipe.images} --batch {recipe.batch} "
                          f"--processes {recipe.processes} --seed {recipe.seed} --test-images {args.test_images}",
               "training": pretrain(recipe, args.out)}

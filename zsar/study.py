@@ -1,0 +1,176 @@
+"""Reading the drawn grid: means over tasks with intervals, and comparisons of two methods picture by picture.
+
+An interval holds two things that could have fallen otherwise: the test pictures (variances of the tasks add up) and
+the seed of the training (Student's t over the seeds' means), added in quadrature.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas
+from scipy import stats
+
+from zsar.paths import data_path
+from zsar.results import Z95, unpack_bits
+
+SOURCE = "DrawnImageNet"
+NEAR = ("DrawnCIFAR10", "DrawnCIFAR100", "DrawnSTL10", "DrawnCaltech101", "DrawnCaltech256")
+BINARY = ("DrawnPCAM", "DrawnHatefulMemes")
+GROUPS = ("source", "unseen", "unseen without binary", "near", "far")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a difference of means in percent, its 95 % interval, and on how much it rests."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    images: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+
+def in_group(dataset: str, group: str) -> bool:
+    """Whether a dataset belongs to one of ``GROUPS``; near ones are drawn in the manner of the source's objects."""
+    if group == "source":
+        return dataset == SOURCE
+    members = {"unseen": True, "unseen without binary": dataset not in BINARY, "near": dataset in NEAR,
+               "far": dataset not in NEAR}
+    return dataset != SOURCE and members[group]
+
+
+class Study:
+    """The cells of a grid, by (loss, method) and what else differs from the core. Missing cells are just not there."""
+
+    def __init__(self, folder: str | Path | None = None):
+        folder = Path(folder) if folder else data_path("results", "drawn-grid")
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        self.cells = [record for record in records if record.get("tests")]
+        self.rates = {(record["loss"], record["method"]): record for record in records if "tried" in record}
+
+    def select(self, loss: str, method: str, **other) -> list[dict]:
+        """The records of every seed of a cell; ``other`` are further fields of ``zsar.grid.Cell``.
+
+        Fields that are not named have the value they have in the core, but for the tests (``weights``,
+        ``test_eps_255``), of which a cell may have made more.
+        """
+        fixed = {"loss": loss, "method": method, "train_eps_255": 4, "train_images": 12_000, "training_steps": 300,
+                 "tokens": 144, "source": "all"} | other
+        found = [record for record in self.cells if all(record["cell"][key] == value for key, value in fixed.items())]
+        return list({record["cell"]["seed"]: record for record in found}.values())
+
+    def bits(self, loss: str, method: str, kind: str, group: str, *, eps_255: float = 4, weight: float | None = None,
+             **other) -> np.ndarray:
+        """Which pictures were right, bool [seeds, tasks, images]; kind ``"clean"`` or ``"robust"``. Empty if missing."""
+        if weight is None:
+            weight = 0 if loss == "none" else 1
+        found = []
+        for record in self.select(loss, method, **other):
+            tests = [test for test in record["tests"] if test["eps_255"] == eps_255 and test["weight"] == weight]
+            found += [_bits_of(test["rows"], kind, group) for test in tests[:1]]
+        return np.stack(found) if found else np.empty((0, 0, 0), bool)
+
+    def mean(self, loss: str, method: str, kind: str, group: str = "unseen", **other) -> Estimate | None:
+        """Accuracy over a group of tasks, each of the same weight; None where the cell is missing."""
+        return estimate(self.bits(loss, method, kind, group, **other).astype(float))
+
+    def difference(self, a: tuple[str, str], b: tuple[str, str], kind: str, group: str = "unseen",
+                   **other) -> Estimate | None:
+        """How far ``a`` = (loss, method) is ahead of ``b``, paired by picture and seed; None where one is missing."""
+        ours, theirs = (self.bits(*cell, kind, group, **other).astype(float) for cell in (a, b))
+        if not (len(ours) and len(theirs)):
+            return None
+        seeds = min(len(ours), len(theirs))
+        return estimate(ours[:seeds] - theirs[:seeds])
+
+    def path(self, loss: str, method: str, group: str = "unseen") -> list[dict]:
+        """A training of seed 0 as points {step, source robust, clean, robust}, in percent, bits beside them.
+
+        The same first pictures of every task at every point: the original, after a third of the steps, at the end.
+        """
+        record = next(record for record in self.select(loss, method) if record["cell"]["seed"] == 0)
+        original = self.select("none", "original")[0]["tests"]
+        stages = [(0, next(test["rows"] for test in original if test["eps_255"] == 4))]
+        stages += [(point["step"], point["attacked_rows"]) for point in record["curve"] if "attacked_rows" in point]
+        stages += [(record["cell"]["training_steps"], record["tests"][-1]["rows"])]
+        n = min(row["images"] for _, rows in stages for row in rows)
+        return [{"step": step, **{name: _bits_of(rows, kind, which)[:, :n] for name, kind, which in (
+            ("source robust", "robust", "source"), ("clean", "clean", group), ("robust", "robust", group))}}
+            for step, rows in stages]
+
+    def matched(self, a: tuple[str, str], b: tuple[str, str], kind: str, group: str = "unseen",
+                draws: int = 1000) -> tuple[Estimate, float]:
+        """How far ``a`` is ahead of ``b`` at the same robustness on the source, and that robustness in percent.
+
+        Both paths (seed 0) are followed to the lower of the two final source accuracies under attack, in straight
+        lines between their points. The interval is a bootstrap over pictures; it knows nothing of other seeds.
+        """
+        paths = [self.path(*cell, group) for cell in (a, b)]
+        random = np.random.default_rng(0)
+        n = paths[0][0]["clean"].shape[1]
+        picks = [np.arange(n)] + [random.integers(0, n, n) for _ in range(draws)]
+        found = np.array([_matched(paths, kind, pick) for pick in picks])
+        low, high = np.percentile(found[1:, 0], [2.5, 97.5])
+        return Estimate(found[0, 0], low, high, 1, n * paths[0][0]["clean"].shape[0]), found[0, 1]
+
+    def curve(self, loss: str, method: str, group: str = "unseen") -> list[tuple[int, float]]:
+        """Clean accuracy over a group after each number of steps that was looked at, mean of the seeds, in percent."""
+        original = self.mean("none", "original", "clean", group)
+        points = {0: [original.value]} if original else {}
+        for record in self.select(loss, method):
+            for point in record["curve"]:
+                points.setdefault(point["step"], []).append(100 * _bits_of(point["rows"], "clean", group).mean())
+            last = _bits_of(record["tests"][-1]["rows"], "clean", group)
+            points.setdefault(record["cell"]["training_steps"], []).append(100 * last.mean())
+        return [(step, float(np.mean(values))) for step, values in sorted(points.items())]
+
+    def table(self, cells: Sequence[tuple[str, str]], groups: Sequence[str] = ("source", "unseen")) -> pandas.DataFrame:
+        """A row a (loss, method), clean and robust accuracy with intervals of each group; a dash where missing."""
+        rows = []
+        for loss, method in cells:
+            columns = {f"{group}, {kind}": self.mean(loss, method, kind, group) for group in groups
+                       for kind in ("clean", "robust")}
+            rows.append({"loss": loss, "method": method, **{key: str(value) if value else "–"
+                                                            for key, value in columns.items()}})
+        return pandas.DataFrame(rows)
+
+
+def estimate(values: np.ndarray) -> Estimate | None:
+    """Mean of values [seeds, tasks, images] in percent with its 95 % interval; None where there are none.
+
+    With one seed the interval speaks of test pictures alone.
+    """
+    if not values.size:
+        return None
+    seeds, tasks, images = values.shape
+    pictures = values.mean(0)
+    variance = (pictures.var(1, ddof=1) / images).sum() / tasks**2
+    half = (Z95 * math.sqrt(variance))**2
+    if seeds > 1:
+        spread = values.mean((1, 2)).std(ddof=1) / math.sqrt(seeds)
+        half += (stats.t.ppf(.975, seeds - 1) * spread)**2
+    half, mean = 100 * math.sqrt(half), 100 * float(values.mean())
+    return Estimate(mean, mean - half, mean + half, seeds, tasks * images)
+
+
+def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:
+    """bool [tasks, images] of the rows of a test that belong to a group."""
+    return np.stack([unpack_bits(row[f"{kind}_bits"], row["images"]) for row in rows if in_group(row["dataset"], group)])
+
+
+def _matched(paths: list[list[dict]], kind: str, pick: np.ndarray) -> tuple[float, float]:
+    """Difference of two paths at the lower of their final source accuracies, with these pictures, and that accuracy."""
+    lines = []
+    for path in paths:
+        source = np.maximum.accumulate([100 * point["source robust"][:, pick].mean() for point in path])
+        lines.append((source, [100 * point[kind][:, pick].mean() for point in path]))
+    at = min(source[-1] for source, _ in lines)
+    first, second = (np.interp(at, source, values) for source, values in lines)
+    return float(first - second), float(at)
