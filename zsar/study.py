@@ -55,26 +55,28 @@ class Study:
         self.cells = [record for record in records if record.get("tests")]
         self.rates = {(record["loss"], record["method"]): record for record in records if "tried" in record}
 
-    def select(self, loss: str, method: str, **other) -> list[dict]:
-        """The records of every seed of a cell; ``other`` are further fields of ``zsar.grid.Cell``.
+    def select(self, loss: str, method: str, eps_255: float = 4, weight: float | None = None,
+               **other) -> list[tuple[dict, list[dict]]]:
+        """A record a seed and the rows of its test at ``eps_255`` and ``weight`` (of the interpolation).
 
-        Fields that are not named have the value they have in the core, but for the tests (``weights``,
-        ``test_eps_255``), of which a cell may have made more.
+        ``other`` are further fields of ``zsar.grid.Cell``; those not named have the value they have in the core.
         """
         fixed = {"loss": loss, "method": method, "train_eps_255": 4, "train_images": 12_000, "training_steps": 300,
                  "tokens": 144, "source": "all"} | other
-        found = [record for record in self.cells if all(record["cell"][key] == value for key, value in fixed.items())]
-        return list({record["cell"]["seed"]: record for record in found}.values())
+        at = (eps_255, (0 if loss == "none" else 1) if weight is None else weight)
+        found = {}
+        for record in self.cells:
+            if all(record["cell"][key] == value for key, value in fixed.items()):
+                found |= {record["cell"]["seed"]: (record, test["rows"]) for test in record["tests"]
+                          if (test["eps_255"], test["weight"]) == at}
+        return [found[seed] for seed in sorted(found)]
 
-    def bits(self, loss: str, method: str, kind: str, group: str, *, eps_255: float = 4, weight: float | None = None,
-             **other) -> np.ndarray:
-        """Which pictures were right, bool [seeds, tasks, images]; kind ``"clean"`` or ``"robust"``. Empty if missing."""
-        if weight is None:
-            weight = 0 if loss == "none" else 1
-        found = []
-        for record in self.select(loss, method, **other):
-            tests = [test for test in record["tests"] if test["eps_255"] == eps_255 and test["weight"] == weight]
-            found += [_bits_of(test["rows"], kind, group) for test in tests[:1]]
+    def bits(self, loss: str, method: str, kind: str, group: str, **which) -> np.ndarray:
+        """Which pictures were right, bool [seeds, tasks, images], empty where missing.
+
+        kind: ``"clean"`` or ``"robust"``; ``which`` as in ``select``.
+        """
+        found = [_bits_of(rows, kind, group) for _, rows in self.select(loss, method, **which)]
         return np.stack(found) if found else np.empty((0, 0, 0), bool)
 
     def mean(self, loss: str, method: str, kind: str, group: str = "unseen", **other) -> Estimate | None:
@@ -95,11 +97,10 @@ class Study:
 
         The same first pictures of every task at every point: the original, after a third of the steps, at the end.
         """
-        record = next(record for record in self.select(loss, method) if record["cell"]["seed"] == 0)
-        original = self.select("none", "original")[0]["tests"]
-        stages = [(0, next(test["rows"] for test in original if test["eps_255"] == 4))]
+        record, final = self.select(loss, method)[0]
+        stages = [(0, self.select("none", "original")[0][1])]
         stages += [(point["step"], point["attacked_rows"]) for point in record["curve"] if "attacked_rows" in point]
-        stages += [(record["cell"]["training_steps"], record["tests"][-1]["rows"])]
+        stages += [(record["cell"]["training_steps"], final)]
         n = min(row["images"] for _, rows in stages for row in rows)
         return [{"step": step, **{name: _bits_of(rows, kind, which)[:, :n] for name, kind, which in (
             ("source robust", "robust", "source"), ("clean", "clean", group), ("robust", "robust", group))}}
@@ -124,11 +125,10 @@ class Study:
         """Clean accuracy over a group after each number of steps that was looked at, mean of the seeds, in percent."""
         original = self.mean("none", "original", "clean", group)
         points = {0: [original.value]} if original else {}
-        for record in self.select(loss, method):
-            for point in record["curve"]:
-                points.setdefault(point["step"], []).append(100 * _bits_of(point["rows"], "clean", group).mean())
-            last = _bits_of(record["tests"][-1]["rows"], "clean", group)
-            points.setdefault(record["cell"]["training_steps"], []).append(100 * last.mean())
+        for record, final in self.select(loss, method):
+            looks = [(point["step"], point["rows"]) for point in record["curve"]]
+            for step, rows in [*looks, (record["cell"]["training_steps"], final)]:
+                points.setdefault(step, []).append(100 * _bits_of(rows, "clean", group).mean())
         return [(step, float(np.mean(values))) for step, values in sorted(points.items())]
 
     def table(self, cells: Sequence[tuple[str, str]], groups: Sequence[str] = ("source", "unseen")) -> pandas.DataFrame:
@@ -162,7 +162,8 @@ def estimate(values: np.ndarray) -> Estimate | None:
 
 def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:
     """bool [tasks, images] of the rows of a test that belong to a group."""
-    return np.stack([unpack_bits(row[f"{kind}_bits"], row["images"]) for row in rows if in_group(row["dataset"], group)])
+    members = [row for row in rows if in_group(row["dataset"], group)]
+    return np.stack([unpack_bits(row[f"{kind}_bits"], row["images"]) for row in members])
 
 
 def _matched(paths: list[list[dict]], kind: str, pick: np.ndarray) -> tuple[float, float]:
