@@ -67,8 +67,9 @@ class Study:
         found = {}
         for record in self.cells:
             if all(record["cell"][key] == value for key, value in fixed.items()):
-                found |= {record["cell"]["seed"]: (record, test["rows"]) for test in record["tests"]
-                          if (test["eps_255"], test["weight"]) == at}
+                for test in record["tests"]:
+                    if (test["eps_255"], test["weight"]) == at:
+                        found[record["cell"]["seed"]] = record, test["rows"]
         return [found[seed] for seed in sorted(found)]
 
     def bits(self, loss: str, method: str, kind: str, group: str, **which) -> np.ndarray:
