@@ -19,7 +19,7 @@ ORDER = (
     {"trainer"},
     {"adapt"},
     {"figures", "widgets"},
-    {"photo", "pretrain", "grid"},
+    {"photo", "pretrain", "grid", "bench"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -11,6 +11,7 @@ from zsar.errors import ZsarError
 COMMANDS = {
     "attack": ("zsar.photo", "attack a photograph of your own"),
     "adapt": ("zsar.adapt", "make a CLIP robust"),
+    "bench": ("zsar.bench", "seconds of a training step, beside those of the released code"),
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
     "pretrain-drawn": ("zsar.pretrain", "train the drawn CLIP again"),
