@@ -5,6 +5,7 @@ colour (markers and words repeat what a colour says), and made without pyplot, s
 """
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 if TYPE_CHECKING:
     from IPython.display import Image
+
+    from zsar.study import Estimate
+    from zsar.trainer import History
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#666666"  # after Okabe and Ito
 COLOURS, MARKERS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("o", "s", "^", "D", "x")
@@ -132,13 +136,14 @@ def eps_curves(eps_255: Sequence[float], series: Mapping[str, Sequence[tuple[flo
 
 def heatmap(values: torch.Tensor, rows: Sequence[str], columns: Sequence[str], form: str = "{:.2f}",
             images: Sequence[torch.Tensor] = ()) -> Figure:
-    """A matrix [R, C] with its numbers written in; with ``images``, a picture beside each row's name."""
+    """A matrix [R, C] with its numbers written in, NaN as a dash; ``images`` are put beside the rows' names."""
     values = values.detach().cpu().numpy()
     figure, axis = _plot(1.6 + 0.62 * len(columns), 1.0 + 0.46 * len(rows))
     axis.imshow(values, cmap="Blues", aspect="auto")
-    middle = (values.min() + values.max()) / 2
+    known = values[~np.isnan(values)]
+    middle = (known.min() + known.max()) / 2 if known.size else 0
     for (r, c), value in np.ndenumerate(values):
-        axis.text(c, r, form.format(value), ha="center", va="center", fontsize=8,
+        axis.text(c, r, "–" if np.isnan(value) else form.format(value), ha="center", va="center", fontsize=8,
                   color="white" if value > middle else "black")
     axis.set_xticks(range(len(columns)), columns, rotation=40, ha="left", rotation_mode="anchor", fontsize=9)
     axis.set_yticks(range(len(rows)), rows, fontsize=9)
@@ -149,7 +154,8 @@ def heatmap(values: torch.Tensor, rows: Sequence[str], columns: Sequence[str], f
                                        boxcoords="offset points", frameon=False, annotation_clip=False))
     if len(images):
         axis.tick_params(axis="y", pad=40)
-    strongest = "; ".join(f"{row}: {columns[int(line.argmax())]}" for row, line in zip(rows, values, strict=True))
+    strongest = "; ".join(f"{row}: {'missing' if np.isnan(line).all() else columns[int(np.nanargmax(line))]}"
+                          for row, line in zip(rows, values, strict=True))
     return _labelled(figure, f"Matrix of {len(rows)} rows and {len(columns)} columns. Largest in each row: "
                              f"{strongest}.")
 
@@ -166,6 +172,111 @@ def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]]
     return _labelled(figure, "Bars of class probabilities. " + " ".join(
         f"{label}: " + ", ".join(f"{n} {p:.2f}" for n, p in zip(names, values, strict=True)) + "."
         for label, values in series.items()))
+
+
+def tradeoff(points: "Mapping[str, tuple[Estimate, Estimate]]", paths: Sequence[Sequence[str]] = ()) -> Figure:
+    """Clean against robust accuracy: ``points[name]`` is (clean, robust), a cross as wide and high as their intervals.
+
+    Each of ``paths`` joins points by their names with a line; names that are not among the points are passed over.
+    """
+    figure, axis = _plot(6.8, 5.0)
+    for path in paths:
+        line = np.array([[value.value for value in points[name]] for name in path if name in points]).reshape(-1, 2)
+        axis.plot(*line.T, color="0.55", linewidth=1.2, zorder=1)
+    for (name, (clean, robust)), (colour, marker, _) in zip(points.items(), _styles(), strict=False):
+        axis.errorbar(clean.value, robust.value, xerr=_bars(*_range(clean)), yerr=_bars(*_range(robust)), fmt=marker,
+                      color=colour, markersize=6, elinewidth=0.9, zorder=2, label=name)
+    axis.margins(0.12)
+    axis.set(xlabel="clean accuracy in percent", ylabel="robust accuracy in percent")
+    axis.grid(color="0.93")
+    _name_points(figure, axis, {name: (clean.value, robust.value) for name, (clean, robust) in points.items()})
+    joined = "".join(f" A line joins {', '.join(name for name in path if name in points)}." for path in paths)
+    return _labelled(figure, "Chart of clean (across) against robust accuracy (up) in percent. " + "; ".join(
+        f"{name}: {clean.value:.0f} clean, {robust.value:.0f} robust" for name, (clean, robust) in points.items())
+        + "." + joined)
+
+
+def step_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str,
+                ylabel: str = "accuracy in percent") -> Figure:
+    """A curve with markers for each of ``series``, a sequence of (x, y) of its own."""
+    figure, axis = _plot(6.8, 3.8)
+    for (label, points), (colour, marker, line) in zip(series.items(), _styles(), strict=False):
+        axis.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker=marker, linestyle=line, color=colour,
+                  markersize=5, label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid(color="0.92")
+    if series:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return _labelled(figure, f"Curves of {ylabel} against {xlabel}. " + " ".join(
+        f"{label}: " + ", ".join(f"{y:.3g} at {x:g}" for x, y in points) + "." for label, points in series.items()))
+
+
+def prompted_pictures(images: torch.Tensor, frame: torch.Tensor, prompted: torch.Tensor) -> Figure:
+    """A pad prompt ``frame`` [3, S, S], magnified, then above each other N pictures and what the model sees of them.
+
+    ``prompted`` [N, 3, S, S] may leave [0, 1]; what is outside is shown as black or white.
+    """
+    figure, axes = _pictures(2, len(images) + 1, titles=0.16)
+    _picture(axes[0, 0], magnify(frame[None])[0])
+    axes[0, 0].set_title("prompt, magnified", fontsize=8, pad=3)
+    for column, pair in enumerate(zip(images, prompted, strict=True), start=1):
+        for axis, image in zip(axes[:, column], pair, strict=True):
+            _picture(axis, image)
+    axes[0, 1].set_title("pictures", fontsize=8, pad=3, loc="left")
+    axes[1, 1].set_title("with the prompt", fontsize=8, pad=3, loc="left")
+    width = int((frame.abs().sum(0).amax(1) > 0).long().cumprod(0).sum())
+    thick = f"a frame {width} of {frame.shape[-1]} pixels wide" if 2 * width < frame.shape[-1] else "a whole picture"
+    return _labelled(figure, f"A visual prompt, magnified: {thick}. Beside it {len(images)} pictures in a row, and "
+                             "below them the same pictures with the prompt added.")
+
+
+def crossing(panels: "Mapping[str, Mapping[str, Sequence[Estimate | None]]]", at: Sequence[str]) -> Figure:
+    """Do two lines cross? A panel each of ``panels``, in it a line a series over the places ``at``, with intervals.
+
+    A missing estimate leaves its place empty, and is named missing in the alt text.
+    """
+    figure = Figure(figsize=(7.4, 3.6), facecolor="white", layout="constrained")
+    words = []
+    for axis, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for shift, ((name, found), (colour, marker, style)) in zip(_shifts(len(lines), 0.12),
+                                                                   zip(lines.items(), _styles(), strict=False),
+                                                                   strict=True):
+            known = [(i - shift, estimate) for i, estimate in enumerate(found) if estimate]
+            bars = np.hstack([_range(estimate) for _, estimate in known]) if known else np.empty((3, 0))
+            axis.errorbar([x for x, _ in known], bars[0], yerr=_bars(*bars), marker=marker, linestyle=style,
+                          color=colour, markersize=6, elinewidth=1.4, label=name)
+            words.append(f"{title}, {name}: " + ", ".join(
+                f"{place} {f'{estimate.value:.1f}' if estimate else 'missing'}"
+                for place, estimate in zip(at, found, strict=True)) + ".")
+        axis.set(title=title, xlim=(-0.4, len(at) - 0.6), ylabel="accuracy in percent")
+        axis.set_xticks(range(len(at)), at)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.92")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return _labelled(figure, "Lines that may cross, accuracy in percent. " + " ".join(words))
+
+
+def training_curves(history: "History") -> Figure:
+    """The loss of every step with its mean over ten, beside clean and robust accuracy on held-out images."""
+    figure = Figure(figsize=(8.2, 3.0), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps, losses = np.array(history.losses, dtype=float).reshape(-1, 2).T
+    left.plot(steps, losses, color="0.75", linewidth=0.8)
+    if len(losses) >= 10:
+        left.plot(steps[9:], np.convolve(losses, np.ones(10) / 10, "valid"), color=BLUE)
+    for kind, colour, marker in (("clean", BLUE, "o"), ("robust", ORANGE, "s")):
+        right.plot([look["step"] for look in history.held_out], [look[kind] for look in history.held_out], color=colour,
+                   marker=marker, label=kind)
+    left.set(xlabel="step", ylabel="loss, and its mean over ten")
+    right.set(xlabel="step", ylabel="held-out accuracy in percent", ylim=(-2, 102))
+    right.legend(frameon=False, fontsize=9)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="0.92")
+    loss = f": loss {losses[0]:.3g} at the first, {losses[-1]:.3g} at the last" if len(losses) else ""
+    looked = "".join(f"; held-out source {look['clean']:.1f} % clean, {look['robust']:.1f} % robust"
+                     for look in history.held_out[-1:])
+    return _labelled(figure, f"Curves of a training after {history.step} steps{loss}{looked}.")
 
 
 def _labelled(figure: Figure, alt: str) -> Figure:
@@ -204,3 +315,39 @@ def _bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def _shifts(n: int, room: float = 0.4) -> np.ndarray:
     """Offsets that set n markers of one row apart, the first on top."""
     return (n - 1 - 2 * np.arange(n)) / (2 * n) * room
+
+
+def _styles():
+    """Colour, marker and line of one series after another; no two of twenty-five are the same."""
+    for shift, i in itertools.product(range(5), range(5)):
+        yield COLOURS[i], MARKERS[(i + shift) % 5], ("-", "--", ":", "-.", "-")[shift]
+
+
+def _range(found: "Estimate") -> np.ndarray:
+    return np.array([[found.value], [found.low], [found.high]])
+
+
+def _name_points(figure: Figure, axis, places: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers the fewest points and names, judged in points of the page."""
+    size, scale = 8, 72 / figure.dpi
+    figure.draw_without_rendering()
+    spots = {name: axis.transData.transform(place) * scale for name, place in places.items()}
+    left, bottom, right, top = np.array(axis.bbox.extents) * scale
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots.values()]
+    for name, (x, y) in spots.items():
+        w, h = 0.62 * size * len(name), 1.2 * size
+        boxes = [(x + dx, y + dy, x + dx + w, y + dy + h)
+                 for reach in (6, 16, 28)
+                 for dx, dy in ((reach, 2), (-reach - w, 2), (reach, -h - 2), (-reach - w, -h - 2),
+                                (-w / 2, reach), (-w / 2, -reach - h))]
+        best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken)
+                   + 3 * (w * h - _overlap(box, (left, bottom, right, top))))
+        taken.append(best)
+        far = math.hypot(best[0] + w / 2 - x, best[1] + h / 2 - y) > w / 2 + 16
+        axis.annotate(name, places[name], (best[0] - x, best[1] + 2 - y), textcoords="offset points", fontsize=size,
+                      arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.6} if far else None)
+
+
+def _overlap(a: tuple, b: tuple) -> float:
+    """The area that two boxes (left, bottom, right, top) have in common."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

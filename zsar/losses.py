@@ -72,12 +72,22 @@ class Loss(nn.Module):
         return FAST_HEAD_RATE[optimizer]
 
 
+def contrast(embeddings: Tensor, vectors: Tensor, scale: float, targets: Tensor) -> Tensor:
+    """Cross-entropy [b] over the cosines, times ``scale``, of embeddings [b, D] with unit vectors [K, D].
+
+    targets: the right vector's number, int64 [b], or weights of several [b, K]. In float32 even under autocast: at
+    s = 100 the eight bits of a bf16 logit are too few.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.cross_entropy(scale * F.normalize(embeddings, dim=-1) @ vectors.T, targets, reduction="none")
+
+
 class TeCoA(Loss):
     """Text-guided contrastive adversarial training: mean over images of
 
         CE(s <z_a, u_k>_k, y) = -log( exp(s <z_a, u_y>) / sum_k exp(s <z_a, u_k>) )
 
-    over the texts of all K classes, image to text only. Source: Mao et al. (2023), equation 3, and their code.
+    over the texts of all K classes, image to text only. Source: Mao et al. (2023) and their code.
     """
 
     attack_maximises = training_minimises = "CE(s <z_a, u_k>, y)"
@@ -85,8 +95,7 @@ class TeCoA(Loss):
 
     def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """The cross-entropy against the texts."""
-        logits = self.scale * F.normalize(embeddings, dim=-1) @ self.text.T
-        return F.cross_entropy(logits, targets[rows], reduction="none")
+        return contrast(embeddings, self.text, self.scale, targets[rows])
 
 
 class Clean(TeCoA):
@@ -149,8 +158,7 @@ class Adv(Loss):
             loss.backward()
             return loss
 
-        with torch.enable_grad():
-            optimizer.step(closure)
+        optimizer.step(closure)  # with gradients, whatever the mode outside
         self.zero_grad()
 
     def head_rate(self, optimizer: str) -> float | None:
@@ -170,6 +178,8 @@ class AdvFixed(Loss):
 
     def __init__(self, original: Clip, text: Tensor, seed: int = 0, *, vectors: str = "random"):
         super().__init__(original, text, seed)
+        if vectors not in ("random", "one-hot"):
+            raise unknown_name("vectors", vectors, ("random", "one-hot"))
         classes, width = text.shape
         if vectors == "one-hot":
             if classes > width:
@@ -182,8 +192,7 @@ class AdvFixed(Loss):
 
     def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """The cross-entropy against the fixed vectors."""
-        logits = self.scale * F.normalize(embeddings, dim=-1) @ self.vectors.T
-        return F.cross_entropy(logits, targets[rows], reduction="none")
+        return contrast(embeddings, self.vectors, self.scale, targets[rows])
 
 
 class CoAdv(Loss):
@@ -202,8 +211,7 @@ class CoAdv(Loss):
 
     def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """The cross-entropy against the learned class embeddings."""
-        logits = self.scale * F.normalize(embeddings, dim=-1) @ F.normalize(self.classes, dim=-1).T
-        return F.cross_entropy(logits, targets[rows], reduction="none")
+        return contrast(embeddings, F.normalize(self.classes, dim=-1), self.scale, targets[rows])
 
 
 class ImgCoAdv(Loss):
@@ -212,8 +220,9 @@ class ImgCoAdv(Loss):
         -(1/|P|) sum_{j in P} log( exp(s <z_a, z_j>) / sum_i exp(s <z_a, z_i>) ),
 
     P the images of the same class, itself among them. The z_j are those of the model as it is at this step, held
-    constant. Source: named in Mao et al. (2023) without a formula; this definition is this project's own, and has
-    the form of the supervised contrastive loss of Khosla et al. (2020).
+    constant; where a batch is split to save memory, those of its part. Source: named in Mao et al. (2023) without a
+    formula; this definition is this project's own, and has the form of the supervised contrastive loss of Khosla et
+    al. (2020).
     """
 
     attack_maximises = training_minimises = "-mean over same-class j of log softmax(s <z_a, z_j>)"
@@ -227,13 +236,13 @@ class ImgCoAdv(Loss):
     def per_image(self, embeddings: Tensor, targets: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
         """The contrastive loss against the batch."""
         keys, positives = targets
-        return F.cross_entropy(self.scale * F.normalize(embeddings, dim=-1) @ keys.T, positives[rows], reduction="none")
+        return contrast(embeddings, keys, self.scale, positives[rows])
 
 
 class FARE(Loss):
     """Keep every embedding where the original had it: |F(x_a) - F0(x)|^2, not normalised; no labels, no text.
 
-    Source: Schlarmann et al. (ICML 2024), equation 3, and their code.
+    Source: Schlarmann et al. (ICML 2024) and their code.
     """
 
     attack_maximises = training_minimises = "|F(x_a) - F0(x)|^2"

@@ -25,11 +25,12 @@ METHODS = ("finetune", "blocks-1", "blocks-2", "pad", "token", "pad+token", "fin
 def parts(method: str) -> list[str]:
     """``finetune+pad`` as its parts. Raises UnknownNameError with the nearest methods, AdaptationError for blocks-0."""
     chosen = method.split("+")
-    if [part for part in chosen if not re.fullmatch(r"finetune|pad|token|blocks-\d+", part)]:
+    if not all(re.fullmatch(r"finetune|pad|token|blocks-(0|[1-9][0-9]*)", part) for part in chosen):
         raise unknown_name("method", method, METHODS)
-    towers = [part for part in chosen if part not in ("pad", "token")]
-    if len(set(chosen)) < len(chosen) or len(towers) > 1:
-        raise AdaptationError(f"method {method!r}: expected each part once, and finetune or blocks-k but not both")
+    places = [{"pad": 1, "token": 2}.get(part, 0) for part in chosen]
+    if places != sorted(set(places)):
+        raise AdaptationError(f"method {method!r}: expected finetune or blocks-k but not both, then pad, then token, "
+                              "each at most once")
     if "blocks-0" in chosen:
         raise AdaptationError("method 'blocks-0' trains nothing: expected blocks-1 (the last block) or more")
     return chosen
@@ -62,16 +63,15 @@ def make_student(original: Clip, method: str, *, pad: int | None = None, tokens:
 
 def _size(value: int | None, name: str) -> int:
     if value is None:
-        raise PromptError(f"no size for the {name} prompt: give {name} =, such as the profile's")
+        raise PromptError(f"{name} = None: this method's prompt needs a size, such as that of the recipe")
     return value
 
 
-def _last_blocks(clip: Clip, k: int) -> nn.ModuleList:
+def _last_blocks(clip: Clip, k: int) -> nn.Module:
     _, blocks, _ = token_places(clip)
-    blocks = list(getattr(blocks, "resblocks", blocks))
     if k > len(blocks):
         raise AdaptationError(f"method 'blocks-{k}': {clip.name} has {len(blocks)} blocks")
-    return nn.ModuleList(blocks[-k:])
+    return blocks[-k:]
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -86,8 +86,8 @@ def interpolate(original: Clip, adapted: Clip, weight: float) -> Clip:
     AdaptationError where the two towers differ in form, as with prompts, which no point between them has.
     """
     ours, theirs = original.model.visual.state_dict(), adapted.model.visual.state_dict()
-    if getattr(adapted.model, "prompts", None) or {k: v.shape for k, v in ours.items()} != \
-            {k: v.shape for k, v in theirs.items()}:
+    if prompt_sizes(original) or prompt_sizes(adapted) or \
+            {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
         raise AdaptationError(f"cannot interpolate {original.name} and {adapted.name}: expected image towers of one "
                               "form, without prompts")
     between = make_student(original, "finetune").requires_grad_(False)
@@ -98,12 +98,14 @@ def interpolate(original: Clip, adapted: Clip, weight: float) -> Clip:
 
 
 def save_adapted(path: Path, student: Clip, original: Clip, method: str, **about) -> None:
-    """Write what an adaptation changed as safetensors, atomically; ``about`` goes into its header as JSON.
+    """Write what ``method`` changed as safetensors, atomically; ``about`` goes into its header as JSON.
 
-    Raises OutputError, and leaves an older file whole.
+    ``student`` may be frozen, and a point of ``interpolate`` too (``finetune``). Raises OutputError, and leaves an
+    older file whole.
     """
     header = {"method": method, "original": original.digest, **prompt_sizes(student), **about}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in trainable(student.model).items()}
+    names, values = trainable(make_student(original, method, **prompt_sizes(student)).model), student.model.state_dict()
+    tensors = {name: values[name].cpu().contiguous() for name in names}
     write_atomically(path, safetensors.torch.save(tensors, {"zsar": json.dumps(header)}))
 
 
@@ -126,7 +128,7 @@ def load_adapted(path: str | Path, original: Clip) -> Clip:
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise CheckpointError(f"cannot read the adapted CLIP {path}: missing, truncated, or not safetensors "
                               f"({error})") from error
-    if not isinstance(header, dict) or "method" not in header:
+    if not isinstance(header, dict) or not {"method", "original"} <= header.keys():
         raise CheckpointError(f"{path} was not written by zsar adapt: expected its adapted.safetensors")
     if header["original"] != original.digest:
         raise CheckpointError(f"{path} adapts another CLIP ({header['original'][:12]}) than {original.name} "

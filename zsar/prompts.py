@@ -6,6 +6,7 @@ hooks on its image tower, so no installed package is edited and every attack goe
 """
 
 import torch
+import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class PadPrompt(nn.Module):
     It starts at zero: the prompted model begins as the original. 4 pad (image_size - pad) pixels of three channels:
     88,320 numbers for 40 pixels around 224. Raises PromptError where the frame does not fit into the image.
     """
+
+    kind = "pad"
 
     def __init__(self, pad: int, image_size: int):
         super().__init__()
@@ -41,6 +44,16 @@ class PadPrompt(nn.Module):
         """Normalised images [B, 3, S, S] -> the same with the frame added."""
         return images + self.frame()
 
+    def check(self, clip: Clip) -> None:
+        """Raise PromptError unless the prompt is made for images of the size that ``clip`` sees."""
+        if self.image_size != clip.image_size:
+            raise PromptError(f"pad prompt for images of {self.image_size} pixels: {clip.name} sees "
+                              f"{clip.image_size}")
+
+    def hook(self, clip: Clip) -> None:
+        """Put the prompt before the image tower of ``clip``."""
+        clip.model.visual.register_forward_pre_hook(self.before_tower)
+
     def before_tower(self, tower: nn.Module, inputs: tuple) -> tuple:
         """The forward pre-hook of an image tower."""
         return (self(inputs[0]), *inputs[1:])
@@ -50,9 +63,11 @@ class TokenPrompt(nn.Module):
     """``n`` learned tokens of the tower's ``width``, appended to the sequence before ``ln_pre``: n x width numbers.
 
     They start at random, as class tokens do, with standard deviation width^-1/2: equal tokens would get equal
-    gradients and stay equal. They are taken off again behind the last block, so that any pooling sees the picture's
-    own tokens only. Raises PromptError unless ``n`` is at least 1.
+    gradients and stay equal (this start, and the frame's at zero, are this project's own). They are taken off again
+    behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless ``n`` is at least 1.
     """
+
+    kind = "token"
 
     def __init__(self, n: int, width: int, seed: int = 0):
         super().__init__()
@@ -65,12 +80,34 @@ class TokenPrompt(nn.Module):
         """[B, L, W] -> [B, L + n, W]."""
         return torch.cat([sequence, self.tokens.to(sequence.dtype).expand(len(sequence), -1, -1)], dim=1)
 
+    def check(self, clip: Clip) -> None:
+        """Raise PromptError unless the tower of ``clip`` is a vision transformer of the tokens' width."""
+        width = token_places(clip)[2]
+        if self.tokens.shape[1] != width:
+            raise PromptError(f"token prompt of width {self.tokens.shape[1]}: the tokens of {clip.name} have {width}")
+
+    def hook(self, clip: Clip) -> None:
+        """Put the prompt before the first norm of the tower of ``clip``, and take it off behind the last block."""
+        norm, blocks, _ = token_places(clip)
+        norm.register_forward_pre_hook(self.before_norm)
+        for block in blocks:
+            block.register_forward_pre_hook(self.before_block, with_kwargs=True)
+        blocks[-1].register_forward_hook(self.after_blocks)
+
     def before_norm(self, norm: nn.Module, inputs: tuple) -> tuple:
         """The forward pre-hook of the norm before the first block."""
         return (self(inputs[0]), *inputs[1:])
 
-    def after_blocks(self, blocks: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        """The forward hook of the blocks: the picture's own tokens [B, L, W]."""
+    def before_block(self, block: nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The forward pre-hook of a block: rotary positions, where it has any (sines, cosines), do not turn tokens."""
+        if (rope := kwargs.get("rope")) is not None:
+            sine, cosine = (F.pad(part, (0, 0, 0, len(self.tokens)), value=value)
+                            for value, part in enumerate(rope.chunk(2, dim=-1)))
+            kwargs = kwargs | {"rope": torch.cat([sine, cosine], dim=-1)}
+        return inputs, kwargs
+
+    def after_blocks(self, block: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        """The forward hook of the last block: the picture's own tokens [B, L, W]."""
         return output[:, :-len(self.tokens)]
 
 
@@ -78,41 +115,31 @@ def attach(clip: Clip, *prompts: PadPrompt | TokenPrompt) -> Clip:
     """Put prompts into the image tower of ``clip``, in place; they become part of its weights and its digest.
 
     Raises PromptError for a second prompt of a kind, a pad prompt made for another image size, a token prompt of
-    another width, and tokens for a tower that is no vision transformer.
+    another width, and tokens for a tower that is no vision transformer; ``clip`` is then as it was.
     """
-    tower = clip.model.visual
-    attached = getattr(clip.model, "prompts", None) or nn.ModuleDict()
+    attached = dict(getattr(clip.model, "prompts", {}))
     for prompt in prompts:
-        kind = "pad" if isinstance(prompt, PadPrompt) else "token"
-        if kind in attached:
-            raise PromptError(f"this CLIP has a {kind} prompt already: start from a fresh copy")
-        if kind == "pad":
-            if prompt.image_size != clip.image_size:
-                raise PromptError(f"pad prompt for images of {prompt.image_size} pixels: {clip.name} sees "
-                                  f"{clip.image_size}")
-            tower.register_forward_pre_hook(prompt.before_tower)
-        else:
-            norm, blocks, width = token_places(clip)
-            if prompt.tokens.shape[1] != width:
-                raise PromptError(f"token prompt of width {prompt.tokens.shape[1]}: the tokens of {clip.name} have "
-                                  f"{width}")
-            norm.register_forward_pre_hook(prompt.before_norm)
-            blocks.register_forward_hook(prompt.after_blocks)
-        attached[kind] = prompt.to(clip.device)
-    clip.model.prompts = attached
+        if prompt.kind in attached:
+            raise PromptError(f"this CLIP has a {prompt.kind} prompt already: start from a fresh copy")
+        prompt.check(clip)
+        attached[prompt.kind] = prompt
+    for prompt in prompts:
+        prompt.to(clip.device).hook(clip)
+    clip.model.prompts = nn.ModuleDict(attached)
     return clip
 
 
-def token_places(clip: Clip) -> tuple[nn.Module, nn.Module, int]:
-    """Norm before the blocks, the blocks, and their width, for open_clip's own ViTs and timm's plain ones.
+def token_places(clip: Clip) -> tuple[nn.Module, nn.Sequential | nn.ModuleList, int]:
+    """Norm before the blocks, the blocks, and their width, for the vision transformers of open_clip and timm.
 
-    Raises PromptError for every other tower.
+    Those of timm are ``VisionTransformer`` (SigLIP, ViTamin) and ``Eva`` (EVA, PE). Raises PromptError for every
+    other tower, such as a ResNet.
     """
     tower = clip.model.visual
     if isinstance(tower, VisionTransformer):
-        return tower.ln_pre, tower.transformer, tower.conv1.out_channels
-    if isinstance(tower, TimmModel) and type(tower.trunk).__name__ == "VisionTransformer":
+        return tower.ln_pre, tower.transformer.resblocks, tower.conv1.out_channels
+    if isinstance(tower, TimmModel) and type(tower.trunk).__name__ in ("VisionTransformer", "Eva"):
         return tower.trunk.norm_pre, tower.trunk.blocks, tower.trunk.embed_dim
     inner = tower.trunk if isinstance(tower, TimmModel) else tower
-    raise PromptError(f"{clip.name} has an image tower of kind {type(inner).__name__}: tokens need a vision "
-                      "transformer; use a pad prompt, or a ViT such as ViT-B-32-quickgelu")
+    raise PromptError(f"{clip.name} has an image tower of kind {type(inner).__name__}: tokens and blocks-k need "
+                      "VisionTransformer or Eva, as in ViT-B-32-quickgelu; pad and finetune work with any tower")
