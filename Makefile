@@ -10,6 +10,8 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 900
 export OMP_NUM_THREADS ?= 1
 # An environment that forbids bytecode makes every process compile every library again.
 unexport PYTHONDONTWRITEBYTECODE MPLBACKEND
+# Progress bars would stand among the outputs of a notebook.
+export TQDM_DISABLE := 1
 
 .PHONY: help book test refresh serve clean
 

@@ -39,8 +39,9 @@ def inputs_digest() -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment a chapter runs in: the embedded profile, no network, one thread, inline figures."""
-    fixed = {"ZSAR_PROFILE": "drawn", "HF_HUB_OFFLINE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    """What a chapter runs in: the embedded profile, no network, one thread, inline figures, no progress bars."""
+    fixed = {"ZSAR_PROFILE": "drawn", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1",
+             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     kept = {name: value for name, value in os.environ.items()
             if name not in ("MPLBACKEND", "PYTHONDONTWRITEBYTECODE")}  # the first loses figures, the second time
     return {"OMP_NUM_THREADS": "1", **kept, **fixed}

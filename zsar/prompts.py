@@ -64,7 +64,8 @@ class TokenPrompt(nn.Module):
 
     They start at random, as class tokens do, with standard deviation width^-1/2: equal tokens would get equal
     gradients and stay equal (this start, and the frame's at zero, are this project's own). They are taken off again
-    behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless ``n`` is at least 1.
+    behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless ``n`` is
+    at least 1.
     """
 
     kind = "token"
