@@ -16,6 +16,7 @@ from zsar.attacks import (
     from_grey_levels,
     image_seeds,
     pgd,
+    pgd_until_fooled,
     quantize_inside,
 )
 from zsar.errors import AttackSettingsError, PixelRangeError, UnknownNameError, ZsarError
@@ -299,3 +300,26 @@ def test_an_objective_must_keep_images_apart(classifier, images, labels):
 def test_a_gradient_of_nan_is_told(images):
     with pytest.raises(ZsarError, match="NaN"):
         pgd(lambda x, index: (x.sum((1, 2, 3)) * 0).log() * math.nan, images, **PGD)
+
+
+def test_until_fooled_is_the_worst_of_all_iterates(classifier, images, labels):
+    """An image counts as right only if it is so clean, at its random start, and after every number of steps."""
+    settings, seeds = {"eps": 4 / 255, "alpha": 1 / 255}, torch.arange(8) + 5
+    labels = classifier(images).argmax(1)
+    labels[:2] = (labels[:2] + 1) % 4  # two that are wrong from the beginning
+    objective = cross_entropy(classifier, labels)
+    worst = pgd_until_fooled(classifier, images, labels, steps=6, seeds=seeds, micro_batch=3, **settings)
+    runs = [images, pgd(objective, images, steps=1, seeds=seeds, eps=4 / 255, alpha=1e-12)]
+    runs += [pgd(objective, images, steps=steps, seeds=seeds, **settings) for steps in range(1, 7)]
+    right = torch.stack([classifier(run).argmax(1) == labels for run in runs]).all(0)
+    assert torch.equal(classifier(worst).argmax(1) == labels, right)
+    assert torch.equal(worst[:2], images[:2]) and 0 < right.sum() < 6
+    assert (worst - images).abs().max() <= 4 / 255 + 1e-6 and worst.min() >= 0 and worst.max() <= 1
+
+
+def test_until_fooled_does_not_depend_on_neighbours(classifier, images, labels):
+    settings, seeds = {"eps": 2 / 255, "alpha": .5 / 255, "steps": 5, "micro_batch": 4}, torch.arange(8)
+    whole = pgd_until_fooled(classifier, images, labels, seeds=seeds, **settings)
+    parts = [pgd_until_fooled(classifier, images[[i]], labels[[i]], seeds=seeds[[i]], **settings) for i in range(8)]
+    assert torch.equal(whole, torch.cat(parts))
+    assert torch.equal(pgd_until_fooled(classifier, images, labels, eps=0, alpha=0, steps=3), images)

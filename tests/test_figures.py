@@ -10,11 +10,23 @@ import pytest
 import torch
 
 from zsar import figures, results
+from zsar.study import Estimate
+from zsar.trainer import History
 from zsar.widgets import frame_slider
 
 
 def pictures(n: int, size: int = 8) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def near(value: float) -> Estimate:
+    return Estimate(value, value - 2, value + 2, 3, 3000)
+
+
+def ring() -> torch.Tensor:
+    frame = torch.ones(3, 8, 8)
+    frame[:, 2:-2, 2:-2] = 0
+    return frame
 
 
 def every_figure() -> dict:
@@ -27,6 +39,18 @@ def every_figure() -> dict:
         "dots": figures.accuracy_dots(["one", "two"], table),
         "curves": figures.eps_curves([0, 4], table, faint={"one": [90, 1]}),
         "heatmap": figures.heatmap(torch.eye(2), ["cat", "dog"], ["a cat", "a dog"], images=list(clean[:2])),
+        "tradeoff": figures.tradeoff({"original": (near(91), near(3.4)), "tecoa": (near(75), near(20))},
+                                     [["original", "half way", "tecoa"]]),
+        "steps": figures.step_curves({"tecoa": [(0, 91), (30, 80.5)], "fare": [(0, 91)]}, "training steps"),
+        "prompted": figures.prompted_pictures(clean, ring(), clean + ring()),
+        "crossing": figures.crossing({"clean": {"with text": [near(80), near(60)], "without": [near(40), None]},
+                                      "robust": {"with text": [None, None], "without": [near(1), near(2)]}},
+                                     ["finetune", "pad"]),
+        "training": figures.training_curves(
+            History(20, 8.0, [[step, 2.05 - 0.05 * step] for step in range(1, 21)],
+                    [{"step": 20, "clean": 80.0, "robust": 12.5}])),
+        "pulls": figures.pulls(list(figures.PULLS)),
+        "texts": figures.against_texts({"tecoa": (torch.tensor([[.8, .5], [.4, .5]]), torch.tensor([[.3, .5]]))}),
         "bars": figures.probability_bars(["cat", "dog"], {"before": [0.9, 0.1], "after": [0.2, 0.8]}),
     }
 
@@ -39,7 +63,13 @@ def drawn():
 @pytest.mark.parametrize(("name", "words"), [
     ("grid", "very long name that needs two lines"), ("sheet", "small, large"), ("strip", "cat becomes dog; dog stays"),
     ("dots", "robust: one 2, two 0"), ("curves", "50 at 4"), ("heatmap", "cat: a cat; dog: a dog"),
-    ("bars", "after: cat 0.20, dog 0.80")])
+    ("bars", "after: cat 0.20, dog 0.80"), ("pulls", "tecoa: the texts stand still; fare: where the original had the"),
+    ("texts", "tecoa: 50 % of the clean and 0 % of the attacked images below it."),
+    ("prompted", "a frame 2 pixels wide on a picture of 8"),
+    ("crossing", "clean, without: finetune 40.0, pad missing."),
+    ("tradeoff", "tecoa: 75 clean, 20 robust. A line joins original, tecoa."),
+    ("training", "20 steps: loss 2 at the first, 1.05 at the last; held-out source 80.0 % clean, 12.5 % robust."),
+    ("steps", "in percent against training steps. tecoa: 91 at 0, 80.5 at 30.")])
 def test_a_figure_carries_its_alt_text(drawn, name, words):
     assert words in figures.alt_text(drawn[name])
 
@@ -75,6 +105,34 @@ def test_a_changed_label_is_marked_without_colour(drawn):
     texts = [text.get_text() for axis in drawn["strip"].axes for text in [axis.title, *axis.texts]]
     assert "\u2717 dog" in texts
     assert "dog" in texts
+
+
+def test_names_in_a_tradeoff_stay_inside_and_apart():
+    crowd = {f"method {i}": (near(60 + i % 3), near(20 + i // 3)) for i in range(9)}
+    figure = figures.tradeoff(crowd)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert [text.get_text() for text in figure.axes[0].texts] == list(crowd)
+    assert all(figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) for box in boxes)
+    pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    assert not any(a.overlaps(b) for a, b in pairs)
+
+
+def test_many_series_look_different():
+    labels = [f"series {i}" for i in range(12)]
+    lines = figures.step_curves({label: [(0, 1), (1, 2)] for label in labels}, "steps").axes[0].lines
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(labels)
+
+
+def test_what_is_missing_is_shown_as_missing():
+    for empty in (figures.tradeoff({}), figures.training_curves(History()),
+                  figures.step_curves({}, "steps"), figures.step_curves({"tecoa": []}, "steps")):
+        assert figures.encode(empty)
+    assert "tecoa: not measured yet." in figures.alt_text(figures.step_curves({"tecoa": []}, "steps"))
+    holes = figures.heatmap(torch.tensor([[1.0, float("nan")], [float("nan")] * 2]), ["a", "b"], ["c", "d"])
+    assert [text.get_text() for text in holes.axes[0].texts] == ["1.00", "–", "–", "–"]
+    assert "a: c; b: missing" in figures.alt_text(holes)
+    assert figures.encode(figures.heatmap(torch.full((1, 1), float("nan")), ["a"], ["b"]))
 
 
 def test_the_slider_lives_without_a_kernel(drawn, monkeypatch):

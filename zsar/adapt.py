@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
     parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=", ".join(LOSSES))
     parser.add_argument("--method", default="finetune", metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--images", type=int, help="training images (default: all of the source's)")
+    parser.add_argument("--images", type=int, help="training images beside those held out (default: all there are)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
                         help="folder for checkpoint, adapted weights and record; a run found there is continued")
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> str:
     if args.images is not None:
         if args.images < 1:
             raise AdaptationError(f"--images {args.images}: expected at least 1")
-        source = source.subset(args.images)
+        source = source.subset(args.images + recipe.held_out)
     model = args.model or profile.model
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     clip = load_clip(model, pretrained=pretrained, device=args.device)

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pandas
 import torch
@@ -11,7 +12,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from zsar import datasets
-from zsar.attacks import MICRO_BATCH, check_settings, cross_entropy, from_grey_levels, image_seeds, micro_batches, pgd
+from zsar.attacks import (
+    MICRO_BATCH,
+    check_settings,
+    cross_entropy,
+    from_grey_levels,
+    image_seeds,
+    micro_batches,
+    pgd,
+    pgd_until_fooled,
+)
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import UnknownNameError, ZsarError, unknown_name
 from zsar.methods import load_adapted
@@ -38,9 +48,10 @@ def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micr
 
 
 def attack_from_settings(settings: dict) -> Attack | None:
-    """The attack that ``attack``, ``eps_255``, ``alpha_255`` and ``steps`` describe; None for ``attack = none``.
+    """The attack that ``attack``, ``eps_255``, ``alpha_255``, ``steps`` and ``iterate`` describe; None for ``none``.
 
-    Raises UnknownNameError and AttackSettingsError.
+    ``iterate``: ``"last"`` (by default), or ``"worst"``, any iterate that fools (``pgd_until_fooled``). Raises
+    UnknownNameError and AttackSettingsError.
     """
     name = settings["attack"]
     if name not in ATTACKS:
@@ -50,6 +61,10 @@ def attack_from_settings(settings: dict) -> Attack | None:
     eps, alpha = from_grey_levels(settings["eps_255"]), from_grey_levels(settings["alpha_255"], "alpha")
     steps, random_start = settings["steps"], name == "pgd"
     check_settings(eps=eps, alpha=alpha, steps=steps)
+    if (iterate := settings.get("iterate", "last")) not in ITERATES:
+        raise unknown_name("iterate", iterate, ITERATES)
+    if iterate == "worst":
+        return partial(_until_fooled, eps=eps, alpha=alpha, steps=steps)
 
     def attack(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
         return pgd(cross_entropy(classifier, labels), images, eps=eps, alpha=alpha, steps=steps,
@@ -58,7 +73,14 @@ def attack_from_settings(settings: dict) -> Attack | None:
     return attack
 
 
-ATTACKS = ("none", "fgsm", "pgd")
+def _until_fooled(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, seeds: Tensor, **settings) -> Tensor:
+    return pgd_until_fooled(classifier, images, labels, seeds=seeds, **settings)
+
+
+ATTACKS, ITERATES = ("none", "fgsm", "pgd"), ("last", "worst")
+#: Micro-batches that are evaluated together: a real test set does not fit into memory, and an attack that lets go of
+#: fooled images fills its micro-batches from what is left of these.
+TOGETHER = 8
 
 
 def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
@@ -73,8 +95,7 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
     clean, robust, attack_seconds, begin = [], [], 0.0, time.perf_counter()
     seeds = image_seeds(dataset.ids, seed)
-    # One micro-batch at a time: a real test set does not fit into memory.
-    size = MICRO_BATCH.get(clip.device.type, 64)
+    size = TOGETHER * MICRO_BATCH.get(clip.device.type, 64)
     for rows, (images, labels) in zip(torch.arange(len(dataset)).split(size), DataLoader(dataset, batch_size=size),
                                       strict=True):
         images = images.to(clip.device)
@@ -123,7 +144,7 @@ def table(record: dict) -> str:
         for title in columns.values() if "%" in title})
     settings, means = record["settings"], record["summary"]
     attack = {"none": "no attack", "fgsm": "FGSM, eps {eps_255:g}/255", "pgd":
-              "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, last iterate"}[settings["attack"]]
+              "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, {iterate} iterate"}[settings["attack"]]
     robust = f", robust {means['mean_robust']:.1f} %" if "mean_robust" in means else ""
     speed = means.get("images_x_steps_per_second")
     return "\n".join([
@@ -144,6 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="steps of PGD (default: 10)")
     parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
     parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
+    parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD that fools")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
@@ -180,8 +202,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
         raise ZsarError(f"--images {images}: expected at least 1 test image a dataset")
     if not 0 <= args.seed < 2**32:
         raise ZsarError(f"--seed {args.seed}: expected a whole number from 0 to {2**32 - 1}")
-    used = {"none": (), "fgsm": ("eps",)}.get(args.attack, ("eps", "alpha", "steps"))
-    for option in ("eps", "alpha", "steps"):
+    used = {"none": (), "fgsm": ("eps",)}.get(args.attack, ("eps", "alpha", "steps", "iterate"))
+    for option in ("eps", "alpha", "steps", "iterate"):
         if getattr(args, option) is not None and option not in used:
             raise ZsarError(f"--{option} has no meaning with --attack {args.attack}: leave it out")
     model = args.model or profile.model
@@ -195,7 +217,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     alpha = eps if fgsm else eps / 4 if args.alpha is None else args.alpha
     steps = 1 if fgsm else 10 if args.steps is None else args.steps
     return settings | {"norm": "linf", "eps_255": eps, "alpha_255": alpha, "steps": steps,
-                       "restarts": 1, "random_start": not fgsm, "iterate": "last", "resolution": "native"}
+                       "restarts": 1, "random_start": not fgsm, "iterate": args.iterate or "last",
+                       "resolution": "native"}
 
 
 def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:

@@ -177,12 +177,14 @@ def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]]
 def tradeoff(points: "Mapping[str, tuple[Estimate, Estimate]]", paths: Sequence[Sequence[str]] = ()) -> Figure:
     """Clean against robust accuracy: ``points[name]`` is (clean, robust), a cross as wide and high as their intervals.
 
-    Each of ``paths`` joins points by their names with a line; names that are not among the points are passed over.
+    Each of ``paths`` joins points by their names with a line, the first solid, others dotted; names that are not among
+    the points are passed over.
     """
-    figure, axis = _plot(6.8, 5.0)
-    for path in paths:
-        line = np.array([[value.value for value in points[name]] for name in path if name in points]).reshape(-1, 2)
-        axis.plot(*line.T, color="0.55", linewidth=1.2, zorder=1)
+    figure, axis = _plot(7.4, 5.6)
+    paths = [[name for name in path if name in points] for path in paths]
+    for i, path in enumerate(paths):
+        line = np.array([[value.value for value in points[name]] for name in path]).reshape(-1, 2)
+        axis.plot(*line.T, color="0.55", linewidth=1.2, linestyle=":" if i else "-", zorder=1)
     for (name, (clean, robust)), (colour, marker, _) in zip(points.items(), _styles(), strict=False):
         axis.errorbar(clean.value, robust.value, xerr=_bars(*_range(clean)), yerr=_bars(*_range(robust)), fmt=marker,
                       color=colour, markersize=6, elinewidth=0.9, zorder=2, label=name)
@@ -190,7 +192,7 @@ def tradeoff(points: "Mapping[str, tuple[Estimate, Estimate]]", paths: Sequence[
     axis.set(xlabel="clean accuracy in percent", ylabel="robust accuracy in percent")
     axis.grid(color="0.93")
     _name_points(figure, axis, {name: (clean.value, robust.value) for name, (clean, robust) in points.items()})
-    joined = "".join(f" A line joins {', '.join(name for name in path if name in points)}." for path in paths)
+    joined = "".join(f" A line joins {', '.join(path)}." for path in paths if len(path) > 1)
     return _labelled(figure, "Chart of clean (across) against robust accuracy (up) in percent. " + "; ".join(
         f"{name}: {clean.value:.0f} clean, {robust.value:.0f} robust" for name, (clean, robust) in points.items())
         + "." + joined)
@@ -198,17 +200,20 @@ def tradeoff(points: "Mapping[str, tuple[Estimate, Estimate]]", paths: Sequence[
 
 def step_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str,
                 ylabel: str = "accuracy in percent") -> Figure:
-    """A curve with markers for each of ``series``, a sequence of (x, y) of its own."""
+    """A curve with markers for each of ``series``, a sequence of (x, y) of its own, which may be empty."""
     figure, axis = _plot(6.8, 3.8)
     for (label, points), (colour, marker, line) in zip(series.items(), _styles(), strict=False):
         axis.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker=marker, linestyle=line, color=colour,
                   markersize=5, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(color="0.92")
+    if not any(len(points) for points in series.values()):
+        axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color="0.4")
     if series:
         figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return _labelled(figure, f"Curves of {ylabel} against {xlabel}. " + " ".join(
-        f"{label}: " + ", ".join(f"{y:.3g} at {x:g}" for x, y in points) + "." for label, points in series.items()))
+        f"{label}: {', '.join(f'{y:.3g} at {x:g}' for x, y in points) or 'not measured yet'}."
+        for label, points in series.items()))
 
 
 def prompted_pictures(images: torch.Tensor, frame: torch.Tensor, prompted: torch.Tensor) -> Figure:
@@ -224,9 +229,10 @@ def prompted_pictures(images: torch.Tensor, frame: torch.Tensor, prompted: torch
             _picture(axis, image)
     axes[0, 1].set_title("pictures", fontsize=8, pad=3, loc="left")
     axes[1, 1].set_title("with the prompt", fontsize=8, pad=3, loc="left")
-    width = int((frame.abs().sum(0).amax(1) > 0).long().cumprod(0).sum())
-    thick = f"a frame {width} of {frame.shape[-1]} pixels wide" if 2 * width < frame.shape[-1] else "a whole picture"
-    return _labelled(figure, f"A visual prompt, magnified: {thick}. Beside it {len(images)} pictures in a row, and "
+    size = frame.shape[-1]
+    width = int((frame.abs().sum(0)[:, size // 2] > 0).long().cumprod(0).sum())
+    return _labelled(figure, f"A visual prompt, magnified: a frame {width} pixels wide on a picture of {size}. Beside "
+                             f"it {len(images)} pictures in a row, and "
                              "below them the same pictures with the prompt added.")
 
 
@@ -248,6 +254,8 @@ def crossing(panels: "Mapping[str, Mapping[str, Sequence[Estimate | None]]]", at
             words.append(f"{title}, {name}: " + ", ".join(
                 f"{place} {f'{estimate.value:.1f}' if estimate else 'missing'}"
                 for place, estimate in zip(at, found, strict=True)) + ".")
+        if not any(any(found) for found in lines.values()):
+            axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color="0.4")
         axis.set(title=title, xlim=(-0.4, len(at) - 0.6), ylabel="accuracy in percent")
         axis.set_xticks(range(len(at)), at)
         axis.spines[["top", "right"]].set_visible(False)
@@ -268,7 +276,7 @@ def training_curves(history: "History") -> Figure:
         right.plot([look["step"] for look in history.held_out], [look[kind] for look in history.held_out], color=colour,
                    marker=marker, label=kind)
     left.set(xlabel="step", ylabel="loss, and its mean over ten")
-    right.set(xlabel="step", ylabel="held-out accuracy in percent", ylim=(-2, 102))
+    right.set(xlabel="step", ylabel="held-out accuracy in percent", xlim=left.get_xlim(), ylim=(-2, 102))
     right.legend(frameon=False, fontsize=9)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
@@ -277,6 +285,70 @@ def training_curves(history: "History") -> Figure:
     looked = "".join(f"; held-out source {look['clean']:.1f} % clean, {look['robust']:.1f} % robust"
                      for look in history.held_out[-1:])
     return _labelled(figure, f"Curves of a training after {history.step} steps{loss}{looked}.")
+
+
+#: For ``pulls``: the marker of a loss's targets, where they stand (degrees, distance from the centre), to which of them
+#: training draws an image, whether they learn and come to meet it, and the same in words.
+PULLS = {
+    "clean": ("s", {"u_y": (138, 1), "u_k": (8, 1), "u_j": (172, 1)}, ["u_y"], False,
+              "no attack; the texts stand still"),
+    "adv": ("D", {"w_y": (140, .66), "w_k": (14, .7), "w_j": (165, .5)}, ["w_y"], True,
+            "rows of a head that learns:\nthey come to meet the image"),
+    "adv-fixed": ("X", {"v_y": (138, 1), "v_k": (8, 1), "v_j": (172, 1)}, ["v_y"], False,
+                  "fixed directions that mean nothing:\nonly the image can move"),
+    "coadv": ("D", {"w_y": (140, 1), "w_k": (8, 1), "w_j": (172, 1)}, ["w_y"], True,
+              "learned unit vectors:\nthey come to meet the image"),
+    "imgcoadv": ("o", {"z": (92, 1), "z_i": (138, 1), "z_k": (8, 1), "z_j": (168, 1)}, ["z", "z_i"], False,
+                 "clean images of the batch,\nof the same class or another"),
+    "tecoa": ("s", {"u_y": (138, 1), "u_k": (8, 1), "u_j": (172, 1)}, ["u_y"], False, "the texts stand still"),
+    "fare": ("*", {"F_0(x)": (122, 1.1)}, ["F_0(x)"], False,
+             "where the original had\nthe clean image; no classes"),
+}
+
+
+def pulls(losses: Sequence[str], columns: int = 3) -> Figure:
+    """What each loss (a key of ``PULLS``) pulls together, drawn on the unit circle: a panel a loss.
+
+    Orange: the attack moves an image's embedding from z to z_a. Blue: training draws it to these targets. Grey: targets
+    that it is held away from. Green: targets that learn, and come to meet it.
+    """
+    columns = min(columns, len(losses))
+    rows = math.ceil(len(losses) / columns)
+    figure = Figure(figsize=(3.1 * columns, 2.2 * rows), facecolor="white", layout="constrained")
+    for axis in figure.subplots(rows, columns, squeeze=False).flat:
+        axis.axis("off")
+    for axis, name in zip(figure.axes, losses, strict=False):
+        _pull(axis, name, *PULLS[name])
+    said = "; ".join(f"{name}: {' '.join(PULLS[name][-1].split())}" for name in losses)
+    return _labelled(figure, f"What each loss draws the embedding of an image to, on the unit circle. {said}.")
+
+
+def against_texts(panels: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Figure:
+    """Where images stand among the texts: a panel a model, with cosines [N, 2] of clean and of attacked images.
+
+    Across: the cosine with the text of the own class; up: the largest with another. Right answers lie below the line.
+    """
+    columns, said = min(3, len(panels)), []
+    rows, values = math.ceil(len(panels) / columns), torch.cat([one for pair in panels.values() for one in pair])
+    span = [values.min().item() - .05, values.max().item() + .05]
+    figure = Figure(figsize=(2.6 * columns, 2.7 * rows), facecolor="white", layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, pair) in zip(axes.flat, panels.items(), strict=False):
+        axis.axis("on")
+        axis.plot(span, span, color="0.7", linewidth=1, zorder=0)
+        for cosines, label, colour, marker in zip(pair, ("clean", "attacked"), (BLUE, ORANGE), ("o", "x"), strict=True):
+            axis.plot(*cosines.cpu().T.numpy(), marker, color=colour, markersize=4, alpha=.6, label=label)
+        axis.set_title(name, fontsize=10, fontweight="bold")
+        axis.set(xlim=span, ylim=span, aspect="equal")
+        below = [100 * (cosines[:, 0] > cosines[:, 1]).float().mean().item() for cosines in pair]
+        said.append(f"{name}: {below[0]:.0f} % of the clean and {below[1]:.0f} % of the attacked images below it")
+    figure.supxlabel("cosine with the text of its own class", fontsize=9)
+    figure.supylabel("largest cosine with another text", fontsize=9)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return _labelled(figure, "Each image's cosine with its own text against the largest with another, and the line on "
+                             f"which they are equal. {'; '.join(said)}.")
 
 
 def _labelled(figure: Figure, alt: str) -> Figure:
@@ -318,9 +390,10 @@ def _shifts(n: int, room: float = 0.4) -> np.ndarray:
 
 
 def _styles():
-    """Colour, marker and line of one series after another; no two of twenty-five are the same."""
-    for shift, i in itertools.product(range(5), range(5)):
-        yield COLOURS[i], MARKERS[(i + shift) % 5], ("-", "--", ":", "-.", "-")[shift]
+    """Colour, marker and line of one series after another, without end; no two of twenty-five are the same."""
+    lines = ("-", "--", ":", "-.", "-")
+    yield from itertools.cycle((COLOURS[i], MARKERS[(i + shift) % 5], lines[shift])
+                               for shift, i in itertools.product(range(5), range(5)))
 
 
 def _range(found: "Estimate") -> np.ndarray:
@@ -343,7 +416,7 @@ def _name_points(figure: Figure, axis, places: Mapping[str, tuple[float, float]]
         best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken)
                    + 3 * (w * h - _overlap(box, (left, bottom, right, top))))
         taken.append(best)
-        far = math.hypot(best[0] + w / 2 - x, best[1] + h / 2 - y) > w / 2 + 16
+        far = math.hypot(max(best[0] - x, 0, x - best[2]), max(best[1] - y, 0, y - best[3])) > 12
         axis.annotate(name, places[name], (best[0] - x, best[1] + 2 - y), textcoords="offset points", fontsize=size,
                       arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.6} if far else None)
 
@@ -351,3 +424,44 @@ def _name_points(figure: Figure, axis, places: Mapping[str, tuple[float, float]]
 def _overlap(a: tuple, b: tuple) -> float:
     """The area that two boxes (left, bottom, right, top) have in common."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _pull(axis, name: str, marker: str, targets: dict, pulled: list[str], learn: bool, words: str) -> None:
+    around = np.radians(np.arange(-3, 184))
+    axis.plot(np.cos(around), np.sin(around), color="0.8", linewidth=1, zorder=0)
+    image, attacked = _at(92, 1), _at(40, .8 if name == "fare" else 1)
+    clean_name, attacked_name = ("F(x)", "F(x_a)") if name == "fare" else ("z", "z_a")
+    if name == "clean":
+        attacked = image
+    else:
+        _arrow(axis, image, attacked, ORANGE, "attack", (66, 1.34), bend=-.35)
+        _mark(axis, attacked, "o", ORANGE, attacked_name)
+    if "z" not in targets:
+        _mark(axis, image, "o", "black", clean_name)
+    for label, (angle, radius) in targets.items():
+        place, near = _at(angle, radius), label in pulled
+        _mark(axis, place, marker, BLUE if near else GREY, label)
+        if near:
+            _arrow(axis, attacked, place, BLUE, "training" if label == pulled[-1] else "", (94, .33))
+        if near and learn:
+            _arrow(axis, place, place + .62 * (image - place), GREEN, "learns", (122, 1.42), bend=-.3)
+    axis.set(xlim=(-1.4, 1.4), ylim=(-.52, 1.42), aspect="equal")
+    axis.set_title(name, fontsize=10, fontweight="bold", pad=3)
+    axis.text(0, -.14, words, ha="center", va="top", fontsize=8.5)
+
+
+def _at(angle: float, radius: float) -> np.ndarray:
+    return radius * np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+
+
+def _mark(axis, place: np.ndarray, marker: str, colour: str, label: str) -> None:
+    axis.plot(*place, marker=marker, color=colour, markersize=7, zorder=3)
+    away = (15 if len(label) < 5 else 19) * place / np.linalg.norm(place)
+    axis.annotate(f"${label}$", place, away, textcoords="offset points", ha="center", va="center", fontsize=9,
+                  color=colour)
+
+
+def _arrow(axis, start: np.ndarray, end: np.ndarray, colour: str, word: str, at: tuple, bend: float = 0) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 5, "shrinkB": 5,
+                                              "connectionstyle": f"arc3,rad={bend}"})
+    axis.text(*_at(*at), word, color=colour, fontsize=8.5, ha="center", va="center")

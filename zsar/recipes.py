@@ -37,6 +37,11 @@ class Recipe:
     keep: str = "best"  # the checkpoint that is best on them, or the last
     seed: int = 0
 
+    def __post_init__(self):
+        for field in fields(self):  # numpy's numbers become Python's, which a checkpoint can hold
+            if hasattr(value := getattr(self, field.name), "item"):
+                object.__setattr__(self, field.name, value.item())
+
     def check(self) -> None:
         """Raise AdaptationError, AttackSettingsError or UnknownNameError for what cannot be meant."""
         for name, known in (("optimizer", ("adamw", "sgd")), ("precision", ("fp32", "bf16")),
@@ -44,25 +49,29 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
         for name in ("batch", "steps", "accumulate", "held_out", "validate_every"):
-            if getattr(self, name) != int(getattr(self, name)) or getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise AdaptationError(f"{name} = {getattr(self, name)}: expected a whole number of at least 1")
         for name in ("lr", "prompt_lr", "weight_decay", "momentum", "warmup"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise AdaptationError(f"{name} = {getattr(self, name)}: expected a number of at least 0")
         if self.batch % self.accumulate:
             raise AdaptationError(f"a batch of {self.batch} does not divide into accumulate = {self.accumulate} parts")
-        if not 0 <= self.seed < 2**32:
-            raise AdaptationError(f"seed {self.seed}: expected a whole number from 0 to {2**32 - 1}")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**23):  # its images' seeds have 63 bits
+            raise AdaptationError(f"seed {self.seed}: expected a whole number from 0 to {2**23 - 1}")
         check_settings(eps=from_grey_levels(self.eps_255), alpha=from_grey_levels(self.alpha_255, "alpha"),
                        steps=self.attack_steps, momentum=self.attack_momentum)
 
     def rate(self, method: str) -> float:
         """The rate by which a search over ``method`` goes: that of the tower where it is trained, else the prompts'."""
-        return self.lr if {"pad", "token"}.isdisjoint(parts(method)[:1]) else self.prompt_lr
+        return getattr(self, _rate_of(method))
 
     def at_rate(self, method: str, rate: float) -> "Recipe":
         """The same recipe with another ``rate(method)``."""
-        return replace(self, **{"prompt_lr" if parts(method)[0] in ("pad", "token") else "lr": rate})
+        return replace(self, **{_rate_of(method): rate})
+
+
+def _rate_of(method: str) -> str:
+    return "prompt_lr" if {"pad", "token"}.issuperset(parts(method)) else "lr"
 
 
 #: ``drawn``: for the drawn CLIP. ``paper``: Mao et al. (2023), 10 epochs of ImageNet at eps 1/255; the rates are those
@@ -83,7 +92,8 @@ RECIPES = {
 def get_recipe(name: str, **changes) -> Recipe:
     """The recipe called ``name`` with some settings changed (those that are None stay), checked.
 
-    Where ``steps`` is shorter than its warm-up, a tenth of it is. Raises UnknownNameError and what ``check`` raises.
+    The warm-up is never more than a tenth of changed ``steps``, unless it is given too. Raises UnknownNameError and
+    what ``check`` raises.
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
@@ -91,7 +101,7 @@ def get_recipe(name: str, **changes) -> Recipe:
     if unknown := changes.keys() - {field.name for field in fields(Recipe)}:
         raise unknown_name("setting of a recipe", min(unknown), [field.name for field in fields(Recipe)])
     if "warmup" not in changes and changes.get("steps", math.inf) < 10 * RECIPES[name].warmup:
-        changes["warmup"] = int(changes["steps"]) // 10
+        changes["warmup"] = changes["steps"] // 10
     recipe = replace(RECIPES[name], **changes)
     recipe.check()
     return recipe

@@ -7,7 +7,7 @@ the seed of the training (Student's t over the seeds' means), added in quadratur
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +60,11 @@ class Study:
         """A record a seed and the rows of its test at ``eps_255`` and ``weight`` (of the interpolation).
 
         ``other`` are further fields of ``zsar.grid.Cell``; those not named have the value they have in the core.
+        References, whose loss is ``none``, were not trained: ``weight`` and ``other`` do not concern them.
         """
-        fixed = {"loss": loss, "method": method, "train_eps_255": 4, "train_images": 12_000, "training_steps": 300,
-                 "tokens": 144, "source": "all"} | other
-        at = (eps_255, (0 if loss == "none" else 1) if weight is None else weight)
+        core = {"train_eps_255": 4, "train_images": 12_000, "training_steps": 300, "tokens": 144, "source": "all"}
+        fixed = {"loss": loss, "method": method} | ({} if loss == "none" else core | other)
+        at = (eps_255, 0 if loss == "none" else 1 if weight is None else weight)
         found = {}
         for record in self.cells:
             if all(record["cell"][key] == value for key, value in fixed.items()):
@@ -82,24 +83,31 @@ class Study:
 
     def mean(self, loss: str, method: str, kind: str, group: str = "unseen", **other) -> Estimate | None:
         """Accuracy over a group of tasks, each of the same weight; None where the cell is missing."""
-        return estimate(self.bits(loss, method, kind, group, **other).astype(float))
+        found = estimate(self.bits(loss, method, kind, group, **other).astype(float))
+        return found and replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], kind: str, group: str = "unseen",
                    **other) -> Estimate | None:
-        """How far ``a`` = (loss, method) is ahead of ``b``, paired by picture and seed; None where one is missing."""
-        ours, theirs = (self.bits(*cell, kind, group, **other).astype(float) for cell in (a, b))
-        if not (len(ours) and len(theirs)):
-            return None
-        seeds = min(len(ours), len(theirs))
-        return estimate(ours[:seeds] - theirs[:seeds])
+        """How far ``a`` = (loss, method) is ahead of ``b``, paired by picture and seed; None where one is missing.
+
+        A reference, which has no seed, is compared with every seed of the other.
+        """
+        reference = "none" in (a[0], b[0])
+        pairs = [(ours, theirs) for mine, ours in self.select(*a, **other) for yours, theirs in self.select(*b, **other)
+                 if reference or mine["cell"]["seed"] == yours["cell"]["seed"]]
+        values = [_bits_of(ours, kind, group) * 1.0 - _bits_of(theirs, kind, group) for ours, theirs in pairs]
+        return estimate(np.stack(values)) if pairs else None
 
     def path(self, loss: str, method: str, group: str = "unseen") -> list[dict]:
         """A training of seed 0 as points {step, source robust, clean, robust}, in percent, bits beside them.
 
         The same first pictures of every task at every point: the original, after a third of the steps, at the end.
+        No points where the cell or the original is missing.
         """
-        record, final = self.select(loss, method)[0]
-        stages = [(0, self.select("none", "original")[0][1])]
+        original, cell = self.select("none", "original"), self.select(loss, method)
+        if not original or not cell or cell[0][0]["cell"]["seed"]:
+            return []
+        (record, final), stages = cell[0], [(0, original[0][1])]
         stages += [(point["step"], point["attacked_rows"]) for point in record["curve"] if "attacked_rows" in point]
         stages += [(record["cell"]["training_steps"], final)]
         n = min(row["images"] for _, rows in stages for row in rows)
@@ -108,13 +116,16 @@ class Study:
             for step, rows in stages]
 
     def matched(self, a: tuple[str, str], b: tuple[str, str], kind: str, group: str = "unseen",
-                draws: int = 1000) -> tuple[Estimate, float]:
+                draws: int = 1000) -> tuple[Estimate, float] | None:
         """How far ``a`` is ahead of ``b`` at the same robustness on the source, and that robustness in percent.
 
         Both paths (seed 0) are followed to the lower of the two final source accuracies under attack, in straight
-        lines between their points. The interval is a bootstrap over pictures; it knows nothing of other seeds.
+        lines between their points. The interval is a bootstrap over pictures; it knows nothing of other seeds. None
+        where a cell is missing.
         """
         paths = [self.path(*cell, group) for cell in (a, b)]
+        if not all(paths):
+            return None
         random = np.random.default_rng(0)
         n = paths[0][0]["clean"].shape[1]
         picks = [np.arange(n)] + [random.integers(0, n, n) for _ in range(draws)]
@@ -146,13 +157,14 @@ class Study:
 def estimate(values: np.ndarray) -> Estimate | None:
     """Mean of values [seeds, tasks, images] in percent with its 95 % interval; None where there are none.
 
-    With one seed the interval speaks of test pictures alone.
+    With one seed the interval speaks of test pictures alone. A task's variance is taken as if two more pictures had
+    been seen, half a hit above its mean and half below: a task without a single hit is not known exactly.
     """
     if not values.size:
         return None
     seeds, tasks, images = values.shape
-    pictures = values.mean(0)
-    variance = (pictures.var(1, ddof=1) / images).sum() / tasks**2
+    of_task = (images * values.mean(0).var(1) + .5) / (images + 2)
+    variance = of_task.sum() / images / tasks**2
     half = (Z95 * math.sqrt(variance))**2
     if seeds > 1:
         spread = values.mean((1, 2)).std(ddof=1) / math.sqrt(seeds)

@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from zsar.attacks import pgd
+from zsar.attacks import Objective, pgd
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset
-from zsar.errors import AdaptationError, DivergenceError
+from zsar.errors import AdaptationError, CheckpointError, DivergenceError
 from zsar.evaluate import attack_from_settings, evaluate_dataset
 from zsar.losses import Loss, get_loss
 from zsar.methods import fill, make_student, save_adapted, trainable
@@ -62,16 +64,20 @@ class Trainer:
                  recipe: Recipe, out: Path | None = None, watch: Callable[[History], None] = lambda history: None,
                  held_out: ImageDataset | None = None):
         recipe.check()
-        check_source(source, recipe, 0 if held_out else recipe.held_out)
+        check_source(source, recipe, recipe.held_out if held_out is None else 0)
+        if held_out is not None and (len(held_out) == 0 or held_out.classnames != source.classnames):
+            raise AdaptationError(f"held-out images: found {len(held_out)} of {held_out.name}; expected at least one, "
+                                  f"and the classes of {source.name}")
         self.original, self.method, self.recipe, self.out, self.watch = original, method, recipe, out, watch
-        self.train, self.held_out = (source, held_out) if held_out else source.hold_out(recipe.held_out)
+        self.train, self.held_out = source.hold_out(recipe.held_out) if held_out is None else (source, held_out)
         self.student = make_student(original, method, pad=recipe.pad, tokens=recipe.tokens, seed=recipe.seed)
         self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates)
         make = get_loss(loss) if isinstance(loss, str) else loss
         self.loss = make(original, self.classifier.text_features, recipe.seed)
-        self.settings = {"loss": loss if isinstance(loss, str) else loss.__name__, "method": method,
+        name = loss if isinstance(loss, str) else getattr(loss, "__name__", str(loss))
+        self.settings = {"loss": name, "method": method,
                          "source": source.name, "images": len(source), "original": original.digest, **asdict(recipe)}
-        self.optimizer = optimizer_for(self.student, self.loss, recipe)
+        self.optimizer = optimizer_for(self.student, self.loss, recipe, recipe.rate(method))
         self.history, self.best = History(), {}
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
         state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder") if out else None
@@ -97,21 +103,24 @@ class Trainer:
                 bar.update()
                 due = self.history.step in (until, self.recipe.steps) or \
                     self.history.step % self.recipe.validate_every == 0
-                if due or stop.is_set() or self.history.step % LOG_EVERY == 0:
+                stopping = stop.is_set()  # looked at once: what Ctrl-C ends was saved, whenever it comes
+                if due or stopping or self.history.step % LOG_EVERY == 0:
                     self.history.seconds = time.monotonic() - started
                     bar.set_postfix(loss=f"{self._collect_losses():.3f}")
                     if due:
                         self._validate()
-                    if due or stop.is_set():
+                    if due or stopping:
                         self._save()
                     self.watch(self.history)
-                if stop.is_set():
-                    raise KeyboardInterrupt
+                if stopping:
+                    break
+        if stop.is_set():
+            raise KeyboardInterrupt
 
     def batches(self, first: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice."""
-        rows = [rows_at(step, len(self.train), self.recipe) for step in range(first, until)]
-        return iter(DataLoader(self.train, batch_sampler=rows))
+        rows = (rows_at(step, len(self.train), self.recipe) for step in range(first, until))
+        return iter(DataLoader(self.train, batch_sampler=rows, pin_memory=self.student.device.type == "cuda"))
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update from a batch [B, 3, H, W], int64 [B]; returns its loss, a scalar that stays on the device."""
@@ -131,28 +140,39 @@ class Trainer:
 
     def _part_loss(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
         """Attack a batch, then the loss to be minimised, with its graph."""
-        recipe, device = self.recipe, self.student.device.type
-        half = torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+        recipe, adversarial = self.recipe, images
         weights = [*trainable(self.student).values(), *trainable(self.loss).values()]
-        adversarial = images
         # The attack needs gradients of the pixels alone: without those of the weights a step costs half as much, and
         # nothing of it can reach the update.
         for weight in weights:
             weight.requires_grad_(False)
         try:
-            with torch.no_grad(), half:
+            with torch.no_grad(), self._half():
                 targets = self.loss.prepare(self.student, images, labels)
             if self.loss.attacked and recipe.eps_255 > 0:
-                with half:
-                    adversarial = pgd(self.loss.objective(self.student, targets), images, eps=recipe.eps_255 / 255,
-                                      alpha=recipe.alpha_255 / 255, steps=recipe.attack_steps,
-                                      momentum=recipe.attack_momentum, seeds=seeds, micro_batch=len(images),
-                                      checked=False)
+                adversarial = pgd(self._objective(targets), images, eps=recipe.eps_255 / 255,
+                                  alpha=recipe.alpha_255 / 255, steps=recipe.attack_steps,
+                                  momentum=recipe.attack_momentum, seeds=seeds, micro_batch=len(images), checked=False)
         finally:
             for weight in weights:
                 weight.requires_grad_(True)
-        with half:
+        with self._half():
             return self.loss(self.student, images, adversarial, targets)
+
+    def _half(self) -> AbstractContextManager:
+        """Autocast to bf16 where the recipe says so; around forward passes only, for a backward pass keeps to them."""
+        if self.recipe.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.student.device.type, torch.bfloat16)
+
+    def _objective(self, targets: Any) -> Objective:
+        objective = self.loss.objective(self.student, targets)
+
+        def in_half(images: Tensor, rows: Tensor) -> Tensor:
+            with self._half():
+                return objective(images, rows)
+
+        return in_half
 
     def _fit_head(self) -> None:
         """Show the loss the original's features of up to 2,000 training images, for a head that is fitted first."""
@@ -187,14 +207,17 @@ class Trainer:
 
     def _validate(self) -> None:
         """Clean and robust accuracy on held-out source images, by text; remembers the best weights."""
-        recipe = self.recipe
+        recipe, weights = self.recipe, trainable(self.student)
+        if not all(value.isfinite().all() for value in weights.values()):
+            self._check_loss(self.history.step, math.nan)  # the loss would say so only at the next step
         eps, kind = recipe.eps_255, "pgd" if recipe.eps_255 else "none"
-        attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10})
+        attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
+                                       "iterate": "worst"})
         row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier)
         found = {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
         self.history.held_out.append(found)
         if recipe.keep == "last" or not self.best or criterion(self.loss, found) > criterion(self.loss, self.best):
-            self.best = found | {"weights": {k: v.detach().clone() for k, v in trainable(self.student).items()}}
+            self.best = found | {"weights": {name: value.detach().clone() for name, value in weights.items()}}
 
     def _save(self) -> None:
         if self.out:
@@ -205,8 +228,12 @@ class Trainer:
 
     def _restore(self, state: dict) -> None:
         fill(self.student, state["student"], self.out / CHECKPOINT)
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.loss.load_state_dict(state["loss"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{self.out / CHECKPOINT} is of another loss {self.settings['loss']}, with "
+                                  "parameters of another form: choose another folder") from error
         self.history, self.best = History(**state["history"]), state["best"]
 
     def finish(self) -> Adapted:
@@ -230,19 +257,22 @@ def rows_at(step: int, n: int, recipe: Recipe) -> list[int]:
     places = np.arange(step * recipe.batch, (step + 1) * recipe.batch)
     rows = np.empty(recipe.batch, np.int64)
     for epoch in np.unique(places // n):
-        order = np.random.RandomState([recipe.seed, epoch]).permutation(n)
-        rows[places // n == epoch] = order[places[places // n == epoch] % n]
+        rows[places // n == epoch] = _order(recipe.seed, int(epoch), n)[places[places // n == epoch] % n]
     return rows.tolist()
 
 
-def optimizer_for(student: Clip, loss: Loss, recipe: Recipe) -> torch.optim.Optimizer:
+@lru_cache(maxsize=2)  # of this epoch and the next: a permutation of a million takes longer than a step
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.RandomState([seed, epoch]).permutation(n)
+
+
+def optimizer_for(student: Clip, loss: Loss, recipe: Recipe, encoder_rate: float) -> torch.optim.Optimizer:
     """Tower, prompts and the loss's own parameters, each group with its rate; only matrices of the tower decay."""
     groups: dict[tuple[float, float], list] = {}
     for name, value in trainable(student.model).items():
         prompt = name.startswith("prompts.")
         decay = 0.0 if prompt or value.ndim < 2 else recipe.weight_decay
         groups.setdefault((recipe.prompt_lr if prompt else recipe.lr, decay), []).append(value)
-    encoder_rate = max(rate for rate, _ in groups)
     if own := list(trainable(loss).values()):
         groups.setdefault((loss.head_rate(recipe.optimizer) or encoder_rate, 0.0), []).extend(own)
     groups = [{"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}

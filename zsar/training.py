@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, settings: dict, mend: str) -> dict | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["settings"]
+        found = dict(state["settings"])
     except Exception as error:  # torch's zip and pickle errors: all mean a truncated or foreign file
         raise CheckpointError(f"cannot read the checkpoint {path}: {mend}") from error
     differing = [f"{key} was {found.get(key)!r}, is {value!r}" for key, value in settings.items()
