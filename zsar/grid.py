@@ -19,8 +19,8 @@ The protocol, fixed before the first cell ran:
   drawn as the source's are; far are the ten others; two of the fifteen have two classes.
 - A constant predictor, always right on the most frequent class of the test pictures, is a row of its own.
 
-Amended once, after the rate searches of finetuning and before any cell: the searches looked at the last iterate of
-PGD-10; everything else looks at the worst, which is stricter and costs a third.
+Amended once, before any cell: the rate searches of the core looked at the last iterate of PGD-10; everything else
+looks at the worst, which is stricter and costs a third.
 """
 
 import argparse
@@ -234,14 +234,16 @@ def table(out: Path) -> pandas.DataFrame:
 
 def write_table(out: Path) -> Path:
     """Write ``drawn-grid.csv`` and, beside it, where its rows come from."""
-    cells = [json.loads(path.read_text()) for path in sorted((out / NAME).glob("*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted((out / NAME).glob("*.json"))]
+    makers = {tuple(record["provenance"].items()) for record in records}
     path = out / f"{NAME}.csv"
     write_atomically(path, table(out).to_csv(index=False).encode())
     write_json(out / f"{NAME}.provenance.json", {
         "command": "python -m zsar drawn-grid", "protocol": __doc__.strip().split("\n\n", 2)[2],
-        "cells": len(cells), "processor_seconds": round(sum(cell.get("seconds", 0) for cell in cells)),
+        "cells": sum("tests" in record for record in records),
+        "seconds_of_one_thread": round(sum(record.get("seconds", 0) for record in records)),
         "missing_of_core": [cell.name for cell in CORE if not _cell_file(cell, out).exists()],
-        "made_by": sorted({json.dumps(cell["provenance"], sort_keys=True) for cell in cells})})
+        "made_by": [dict(maker) for maker in sorted(makers)]})
     return path
 
 
