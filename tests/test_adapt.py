@@ -73,7 +73,7 @@ def test_every_loss_by_every_method(loss, method, small_clip):
 
 #: The same on the paper's model, with random weights.
 VIT_RECIPE = replace(RECIPES["paper"], batch=2, steps=3, warmup=0, held_out=1, validate_every=3, optimizer="adamw",
-                     lr=1e-3, prompt_lr=.1, weight_decay=1e-4, tokens=8)
+                     prompt_lr=.1, weight_decay=1e-4, tokens=8)
 
 
 def check_vit_b_32(loss, method, monkeypatch):

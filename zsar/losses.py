@@ -1,7 +1,7 @@
 """What an adaptation minimises, and what its attack maximises.
 
 Notation, the same everywhere: x a clean image, x_a the attacked one, F the image tower being adapted, F0 the original
-one, z = F(x)/|F(x)| and z_a = F(x_a)/|F(x_a)|, u_k the unit text embedding of class k of K, s the logit scale,
+one, ``z = F(x)/|F(x)|`` and ``z_a = F(x_a)/|F(x_a)|``, u_k the unit text embedding of class k of K, s the logit scale,
 y the label. A new loss is a subclass of ``Loss`` with one method, ``per_image``, and a line in ``LOSSES`` (or the
 class itself, handed to ``zsar.adapt.adapt``).
 """
@@ -196,7 +196,7 @@ class AdvFixed(Loss):
 
 
 class CoAdv(Loss):
-    """TeCoA's form without text: CE(s <z_a, w_k/|w_k|>_k, y) with K learned class embeddings w_k in place of the texts.
+    """TeCoA's form without text: ``CE(s <z_a, w_k/|w_k|>_k, y)``, K learned class embeddings w_k in place of the texts.
 
     They start in random directions and learn with ``FAST_HEAD_RATE``. Source: named in Mao et al. (2023) without a
     formula; this definition is this project's own.
@@ -217,7 +217,7 @@ class CoAdv(Loss):
 class ImgCoAdv(Loss):
     """Contrast between images only: z_a against the clean embeddings z_j of its batch,
 
-        -(1/|P|) sum_{j in P} log( exp(s <z_a, z_j>) / sum_i exp(s <z_a, z_i>) ),
+        -mean_{j in P} log( exp(s <z_a, z_j>) / sum_i exp(s <z_a, z_i>) ),
 
     P the images of the same class, itself among them. The z_j are those of the model as it is at this step, held
     constant; where a batch is split to save memory, those of its part. Source: named in Mao et al. (2023) without a
@@ -240,7 +240,7 @@ class ImgCoAdv(Loss):
 
 
 class FARE(Loss):
-    """Keep every embedding where the original had it: |F(x_a) - F0(x)|^2, not normalised; no labels, no text.
+    """Keep every embedding where the original had it: ``|F(x_a) - F0(x)|^2``, not normalised; no labels, no text.
 
     Source: Schlarmann et al. (ICML 2024) and their code.
     """
