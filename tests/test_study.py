@@ -135,6 +135,16 @@ def test_what_differs_from_the_core_is_asked_for(tmp_path):
     assert ahead.value == pytest.approx(100 * 2 / IMAGES)  # the original was not trained at any eps
 
 
+def test_a_cell_may_be_compared_with_one_of_other_fields(tmp_path):
+    found = study(tmp_path, record("tecoa", tests=[test_of(rows(20))]),
+                  record("tecoa", tests=[test_of(rows(30))], rate=1e-3), record("adv", tests=[test_of(rows(10))]))
+    a, b = ("tecoa", "finetune"), ("adv", "finetune")
+    assert found.difference(a, b, "clean").value == pytest.approx(25)
+    assert found.difference((*a, {"rate": 1e-3}), b, "clean").value == pytest.approx(50)
+    assert found.difference((*a, {"rate": 1e-3}), a, "clean").value == pytest.approx(25)
+    assert found.difference((*a, {"rate": 1e-4}), b, "clean") is None
+
+
 def test_pairs_are_of_one_seed(tmp_path):
     ours = [record("tecoa", seed=seed, tests=[test_of(rows(10 * seed + 5))]) for seed in (0, 2)]
     theirs = [record("adv", seed=seed, tests=[test_of(rows(10 * seed))]) for seed in (1, 2)]

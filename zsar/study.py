@@ -62,12 +62,13 @@ class Study:
         ``other`` are further fields of ``zsar.grid.Cell``; those not named have the value they have in the core.
         References, whose loss is ``none``, were not trained: ``weight`` and ``other`` do not concern them.
         """
-        core = {"train_eps_255": 4, "train_images": 12_000, "training_steps": 300, "tokens": 144, "source": "all"}
+        core = {"train_eps_255": 4, "train_images": 12_000, "training_steps": 300, "tokens": 144, "source": "all",
+                "rate": None}
         fixed = {"loss": loss, "method": method} | ({} if loss == "none" else core | other)
         at = (eps_255, 0 if loss == "none" else 1 if weight is None else weight)
         found = {}
         for record in self.cells:
-            if all(record["cell"][key] == value for key, value in fixed.items()):
+            if all(record["cell"].get(key) == value for key, value in fixed.items()):
                 for test in record["tests"]:
                     if (test["eps_255"], test["weight"]) == at:
                         found[record["cell"]["seed"]] = record, test["rows"]
@@ -86,14 +87,15 @@ class Study:
         found = estimate(self.bits(loss, method, kind, group, **other).astype(float))
         return found and replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
-    def difference(self, a: tuple[str, str], b: tuple[str, str], kind: str, group: str = "unseen",
-                   **other) -> Estimate | None:
-        """How far ``a`` = (loss, method) is ahead of ``b``, paired by picture and seed; None where one is missing.
+    def difference(self, a: tuple, b: tuple, kind: str, group: str = "unseen", **other) -> Estimate | None:
+        """How far ``a`` is ahead of ``b``, paired by picture and seed; None where one is missing.
 
+        Each is (loss, method), or (loss, method, fields of its own) as ``select`` takes them; ``other`` goes for both.
         A reference, which has no seed, is compared with every seed of the other.
         """
         reference = "none" in (a[0], b[0])
-        pairs = [(ours, theirs) for mine, ours in self.select(*a, **other) for yours, theirs in self.select(*b, **other)
+        first, second = (self.select(loss, method, **other, **dict(*fields)) for loss, method, *fields in (a, b))
+        pairs = [(ours, theirs) for mine, ours in first for yours, theirs in second
                  if reference or mine["cell"]["seed"] == yours["cell"]["seed"]]
         values = [_bits_of(ours, kind, group) * 1.0 - _bits_of(theirs, kind, group) for ours, theirs in pairs]
         return estimate(np.stack(values)) if pairs else None
@@ -131,7 +133,8 @@ class Study:
         picks = [np.arange(n)] + [random.integers(0, n, n) for _ in range(draws)]
         found = np.array([_matched(paths, kind, pick) for pick in picks])
         low, high = np.percentile(found[1:, 0], [2.5, 97.5])
-        return Estimate(found[0, 0], low, high, 1, n * paths[0][0]["clean"].shape[0]), found[0, 1]
+        images = n * len(paths[0][0]["clean"])
+        return Estimate(float(found[0, 0]), float(low), float(high), 1, images), float(found[0, 1])
 
     def curve(self, loss: str, method: str, group: str = "unseen") -> list[tuple[int, float]]:
         """Clean accuracy over a group after each number of steps that was looked at, mean of the seeds, in percent."""
