@@ -3,7 +3,10 @@
 import argparse
 import json
 import re
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
@@ -68,12 +71,12 @@ def landscape(monkeypatch, tmp_path):
                 assert until == recipe.steps == 100 and recipe.warmup == 10 and recipe.seed == 0
                 if robust(exponent) is None:
                     raise DivergenceError("the loss is nan")
-                history.held_out.append({"step": 100, "clean": 50 - exponent, "robust": robust(exponent)})
+                history.held_out.append({"step": 100, "clean": 50 - exponent, "robust": 40 + robust(exponent)})
 
-            return SimpleNamespace(advance=advance, history=history, loss=LOSSES[loss]
-                                   if loss == "clean" else SimpleNamespace(attacked=True))
+            return SimpleNamespace(advance=advance, history=history)
 
         monkeypatch.setattr(grid, "_trainer", trainer)
+        monkeypatch.setattr(grid, "_source", lambda kind, images: made_up(240).hold_out(200))
         grid.search_rate(Cell(loss, method, 0), tmp_path, None)
         return tried, json.loads(grid._rates_file(Cell(loss, method, 0), tmp_path).read_text())
 
@@ -94,12 +97,32 @@ def test_the_search_moves_on_at_an_edge_and_stops(robust, expected, best, at_an_
     assert [row["exponent"] for row in record["tried"]] == sorted(tried)
 
 
+def test_where_no_rate_is_robust_the_clean_accuracy_decides(landscape):
+    _, record = landscape(lambda e: e - 12)  # robust 24.5 to 29.5 of 100, where one of four classes is 25
+    assert record["tried"][0]["exponent"] == -3.5 and record["rate"] == pytest.approx(1e-3 * 3**-3.5, rel=5e-3)
+    assert record["at_an_edge"]
+
+
 def test_the_control_is_chosen_by_its_clean_accuracy(landscape):
     _, record = landscape(lambda e: 10 + e, loss="clean")
     assert record["tried"][0]["exponent"] == -3.5 and record["rate"] == pytest.approx(1e-3 * 3**-3.5, rel=5e-3)
 
 
 # running it
+
+def _slow(marks, name):
+    (marks / name).touch()
+    time.sleep(.2)
+    if name == "0":
+        raise ZsarError("broken")
+
+
+def test_one_failure_ends_the_grid(tmp_path):
+    """Jobs that have not begun are not begun: a grid of hours must not go on behind an error, or a Ctrl-C."""
+    with pytest.raises(ZsarError, match="broken"), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        grid.finish([pool.submit(_slow, tmp_path, str(i)) for i in range(8)])
+    assert len(list(tmp_path.iterdir())) < 6
+
 
 @pytest.fixture
 def miniature(monkeypatch, tiny_clip):

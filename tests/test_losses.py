@@ -302,12 +302,28 @@ def test_a_prefit_head_fits_and_leaves_no_gradient(tiny_clip, text):
     assert max(gradient.abs().max() for gradient in gradients) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["adv", "adv-slow", "coadv", "tecoa", "fare"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_no_other_loss_is_fitted(name, tiny_clip, text):
-    loss = get_loss(name)(tiny_clip, text, 0)
-    before = {key: value.clone() for key, value in loss.state_dict().items()}
-    loss.fit(*clusters())
-    assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
+    assert get_loss(name)(tiny_clip, text, 0).fitted == (name == "adv-prefit")
+
+
+def test_logits_are_float32_under_autocast(tiny_clip, text, monkeypatch):
+    """Eight bits of a logit would name another of two texts that are near, and lose what a head has learned."""
+    seen = []
+    linear = F.linear
+    monkeypatch.setattr(F, "linear", lambda *args: seen.append(linear(*args)) or seen[-1])
+    adv, embeddings = get_loss("adv")(tiny_clip, text, 0), torch.randn(4, text.shape[1])
+    images = torch.rand(4, 3, tiny_clip.image_size, tiny_clip.image_size)
+    unlabelled = get_loss("tecoa-unlabelled")(tiny_clip, text, 0)
+    wanted = unlabelled.prepare(tiny_clip, images, None)
+    asked, features = [], type(tiny_clip).features
+    monkeypatch.setattr(type(tiny_clip), "features", lambda self, images: asked.append(
+        torch.is_autocast_enabled("cpu")) or features(self, images))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        adv.per_image(embeddings.bfloat16(), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+        assert seen[-1].dtype == torch.float32
+        assert torch.equal(unlabelled.prepare(tiny_clip, images, None), wanted)
+    assert asked == [False]
 
 
 # names and words

@@ -29,13 +29,19 @@ def test_the_papers_protocol_is_the_default_of_the_full_profile():
 def test_the_recipe_of_fare():
     fare = get_recipe("fare")
     assert (fare.optimizer, fare.lr, fare.weight_decay, fare.batch) == ("adamw", 1e-5, 1e-4, 128)
-    assert (fare.attack_steps, fare.attack_momentum, fare.steps, fare.warmup) == (10, .9, 20_000, 1400)
+    assert (fare.attack_steps, fare.attack_momentum, fare.steps, fare.warmup) == (10, 0, 20_000, 1400)
     assert fare.steps * fare.batch / 1_281_167 == pytest.approx(2, rel=.01)
 
 
 def test_the_drawn_sizes_are_the_papers_in_proportion():
     drawn = get_recipe(PROFILES["drawn"].recipe)
     assert drawn.pad == round(48 * 40 / 224) and drawn.tokens == 4 * (48 // 8)**2  # four a patch token, as 200 of 49
+
+
+def test_alpha_goes_with_eps():
+    assert get_recipe("paper", eps_255=4).alpha_255 == 4 and get_recipe("drawn", eps_255=2).alpha_255 == 2
+    assert get_recipe("drawn", eps_255=0).alpha_255 == 4  # an attack of no radius: its step does not matter
+    assert get_recipe("drawn", eps_255=8, alpha_255=1).alpha_255 == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)

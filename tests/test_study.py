@@ -186,6 +186,25 @@ def test_between_two_points_the_path_is_straight(tmp_path):
     assert at == pytest.approx(75) and ahead.value == pytest.approx(100 * (34 - 20) / IMAGES)
 
 
+def test_a_path_that_falls_again_is_taken_where_it_first_arrives(tmp_path):
+    # adv: source 0, 30, 25 with clean 40, 20, 8; tecoa: source 0, 20, 40 with clean 40, 36, 32. At 25: 35 against 23.3.
+    found = study(tmp_path, ORIGINAL, on_the_way("adv", (30, 25), (4, 8), (20, 8)),
+                  on_the_way("tecoa", (20, 40), (10, 20), (36, 32)))
+    ahead, at = found.matched(("tecoa", "finetune"), ("adv", "finetune"), "clean", draws=20)
+    assert at == pytest.approx(62.5) and ahead.value == pytest.approx(100 * (35 - (40 - 20 * 25 / 30)) / IMAGES)
+    assert all(type(part) is float for part in (ahead.value, ahead.low, ahead.high, at))
+
+
+def test_an_interaction_takes_the_seeds_that_all_four_have(tmp_path):
+    cells = [(loss, method) for loss in ("tecoa", "adv") for method in ("finetune", "pad")]
+    records = [record(*cell, seed=seed, tests=[test_of(rows(clean + seed))])
+               for cell, clean, seeds in zip(cells, (30, 20, 10, 16), ((0, 1), (0, 1), (0, 2), (0, 2)), strict=True)
+               for seed in seeds]
+    found = study(tmp_path, *records).interaction(*cells, "clean")
+    assert found.seeds == 1 and found.value == pytest.approx(100 * ((30 - 20) - (10 - 16)) / IMAGES)
+    assert study(tmp_path / "less", *records[:-2]).interaction(*cells, "clean") is None
+
+
 def test_the_curve(tmp_path):
     found = study(tmp_path, ORIGINAL, on_the_way("adv", (10, 20), (4, 8), (30, 20)))
     assert found.curve("adv", "finetune") == [(0, 100.), (100, 75.), (300, 50.)]
@@ -219,7 +238,8 @@ def test_a_missing_cell_is_a_dash(tmp_path):
     assert found.mean("fare", "finetune", "clean") is None and found.path("tecoa", "finetune") == []
     assert found.matched(("tecoa", "finetune"), ("tecoa", "finetune"), "clean") is None  # seed 0 is not there
     table = found.table([("tecoa", "finetune"), ("adv", "finetune")], ["unseen"])
-    assert list(table.columns) == ["loss", "method", "unseen, clean", "unseen, robust"]
+    assert list(table.columns) == ["loss", "method", "unseen, clean", "unseen, robust", "seeds"]
+    assert list(table["seeds"]) == ["1", "–"] and found.table([("fare", "finetune")])["seeds"][0] == "– + 1 diverged"
     assert list(table["unseen, clean"].str.startswith("50.0 (")) == [True, False] and table["unseen, robust"][1] == "–"
 
 

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import made_up
+from made_up import NAMES, made_up
 from test_training import full_disk, main_thread
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zsar import trainer as module
 from zsar.attacks import pgd
 from zsar.clip import Clip, ZeroShotClassifier
+from zsar.datasets import ImageDataset
 from zsar.errors import AdaptationError, AttackSettingsError, CheckpointError, DivergenceError, OutputError, PromptError
 from zsar.losses import LOSSES, Adv, Loss, TeCoA
 from zsar.methods import load_adapted, trainable
@@ -190,9 +191,8 @@ def test_encoder_and_head_have_their_own_rates(tiny_clip, source):
                       trainer.optimizer.param_groups for value in group["params"]}
             assert groups.keys() == trainable(trainer.student).keys() | trainable(trainer.loss).keys()
             rates[loss, method] = groups
-    for (loss, method), groups in rates.items():
-        tower = .3 if method == "pad" else 1e-3
-        assert groups["weight"] == groups["bias"] == ((1e-2 if loss == "adv" else tower), 0)
+    for (loss, _), groups in rates.items():
+        assert groups["weight"] == groups["bias"] == ((1e-2 if loss == "adv" else 1e-3), 0)
         for name, (rate, decay) in groups.items():
             if name.startswith("model.visual."):
                 assert rate == 1e-3 and decay == (.1 if name.endswith(("weight", "embedding", "proj")) and
@@ -372,7 +372,9 @@ def test_without_a_folder_nothing_is_written(tiny_clip, source, tmp_path, monkey
 @pytest.mark.parametrize(("change", "message"), [
     ({"recipe": replace(RECIPE, lr=.5, seed=6)}, r"lr was 0.003, is 0.5; seed was 5, is 6"),
     ({"loss": "fare"}, "loss was 'tecoa', is 'fare'"), ({"method": "pad"}, "method was 'finetune', is 'pad'"),
-    ({"source": made_up(52)}, "images was 60, is 52")])
+    ({"source": made_up(52)}, "images was 60, is 52; data was '.*', is '.*'"),
+    ({"source": made_up(60, NAMES[::-1])}, "data was '.*', is '.*'"),
+    ({"source": made_up(60, split="other")}, "data was '.*', is '.*'")])
 def test_other_settings_do_not_go_on(change, message, tiny_clip, source, tmp_path):
     what = {"source": source, "loss": "tecoa", "method": "finetune", "recipe": RECIPE}
     Trainer(tiny_clip, **what, out=tmp_path).run()
@@ -453,6 +455,53 @@ def test_weights_that_became_nan_in_the_last_step_are_not_kept(eps_255, tiny_cli
         trainer.run()
     good = Trainer(tiny_clip, source, "tecoa", "finetune", recipe, tmp_path)
     assert good.history.step == 5 and all(value.isfinite().all() for value in trainable(good.student).values())
+
+
+def test_broken_weights_are_not_saved_at_ctrl_c(tiny_clip, source, tmp_path):
+    trainer = Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path)
+    step = trainer.step
+
+    def interrupted(*batch):
+        loss = step(*batch)
+        if trainer.history.step == 6:
+            trainer.student.model.visual.proj.data[0, 0] = math.nan
+            signal.raise_signal(signal.SIGINT)
+        return loss
+
+    trainer.step = interrupted
+    with pytest.raises(DivergenceError, match="the last good checkpoint is"):
+        trainer.run()
+    assert Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path).history.step == 5
+
+
+def test_a_loss_that_begins_near_zero_may_rise_to_guessing(tiny_clip, source):
+    trainer = Trainer(tiny_clip, source, "clean", "finetune", RECIPE)
+    trainer.history.losses.append([1, 1e-3])
+    trainer._check_loss(2, 50 * math.log(len(source.classnames)))
+    with pytest.raises(DivergenceError):
+        trainer._check_loss(2, 200 * math.log(len(source.classnames)))
+
+
+def test_a_head_is_fitted_to_pictures_of_all_classes(tiny_clip, monkeypatch):
+    """On a source that is sorted by class, as folders are, its first pictures are of one."""
+    source = made_up(60)
+    source = source.select(np.argsort(source.labels.numpy(), kind="stable"))
+    seen = []
+    monkeypatch.setattr(Adv, "fit", lambda self, features, labels: seen.append(labels))
+    subset = ImageDataset.subset
+    monkeypatch.setattr(ImageDataset, "subset", lambda self, n, seed: subset(self, 12, seed))
+    for loss in ("adv", "adv-slow", "adv-prefit"):
+        Trainer(tiny_clip, source, loss, "finetune", RECIPE)
+    assert len(seen) == 1 and len(seen[0].unique()) == len(source.classnames)
+
+
+def test_a_class_whose_only_picture_is_held_out(tiny_clip):
+    labels = made_up(60).labels.numpy()
+    rows = np.flatnonzero(labels != 0)[:40]
+    held_out_first = np.random.RandomState(0).permutation(40)[0]
+    rows[held_out_first] = np.flatnonzero(labels == 0)[0]
+    with pytest.raises(AdaptationError, match="1 of the 4 classes of made-up have no image, e.g. 'cat'"):
+        Trainer(tiny_clip, made_up(60).select(rows), "tecoa", "finetune", RECIPE)
 
 
 def test_a_rate_that_is_far_too_high_diverges(tiny_clip, source):

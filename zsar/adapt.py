@@ -44,7 +44,8 @@ def tensorboard(folder: Path) -> Callable[[History], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise OutputError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
-    writer, written = SummaryWriter(writable_folder(folder)), [0, 0]
+    # A continued run writes its curves from the start: what an earlier file says from step 0 on is not shown twice.
+    writer, written = SummaryWriter(writable_folder(folder), purge_step=0), [0, 0]
 
     def watch(history: History) -> None:
         for step, loss in history.losses[written[0]:]:
@@ -105,19 +106,20 @@ def run(args: argparse.Namespace) -> str:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     clip = load_clip(model, pretrained=pretrained, device=args.device)
     adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch)
-    return report(adapted, out)
+    options = {"profile": args.profile, "model": args.model, "pretrained": args.pretrained, "device": args.device}
+    return report(adapted, out, "".join(f" --{name} {value}" for name, value in options.items() if value))
 
 
-def report(adapted: Adapted, out: Path) -> str:
-    """What came out, in words."""
+def report(adapted: Adapted, out: Path, given: str = "") -> str:
+    """What came out, in words; ``given``: the options that the next command needs as well."""
     settings, history = adapted.settings, adapted.history
     found = next(row for row in history.held_out if row["step"] == adapted.step)
-    attack = f"robust {found['robust']:.1f} % at eps {settings['eps_255']:g}/255 (PGD-10)" if settings["eps_255"] \
-        else "eps 0: trained without an attack"
+    attack = (f"robust {found['robust']:.1f} % at eps {settings['eps_255']:g}/255 (PGD-10, worst iterate)"
+              if settings["eps_255"] else "eps 0: trained without an attack")
     trained = sum(value.numel() for value in adapted.trained.values())
     return "\n".join([
         f"{settings['loss']} by {settings['method']}: {trained:,} parameters, {history.step} steps of "
         f"{settings['batch']} images of {settings['source']}, {history.seconds:.0f} s",
         f"held-out source: clean {found['clean']:.1f} %, {attack}; step {adapted.step} is kept ({settings['keep']})",
         f"weights {out / ADAPTED}, record {out / RECORD}",
-        f"next    python -m zsar evaluate --adapted {out / ADAPTED}"])
+        f"next    python -m zsar evaluate --adapted {out / ADAPTED}{given}"])

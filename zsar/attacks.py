@@ -22,6 +22,8 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 #: Images in one forward pass. On a CPU 40 cost the least an image (48 px, 1 and 2 threads) and divide 200 and 1,000.
 MICRO_BATCH = {"cpu": 40, "cuda": 256}
+NOT_FINITE = ("the attack's gradient is NaN or infinite: the objective is not finite at these images (half precision, "
+              "a logarithm of 0, or broken weights)")
 
 
 def micro_batches(n: int, device: torch.device, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,8 +96,7 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
         runs = [_ascend(objective, clean, first, index, eps, alpha, steps, norm, momentum) for first in starts]
         adversarial[rows] = _keep_best(objective, runs, index)[:len(rows)]
     if checked and adversarial.isnan().any():
-        raise AttackSettingsError("the attack's gradient is NaN or infinite: the objective is not finite at these "
-                                  "images (half precision, a logarithm of 0, or broken weights)")
+        raise AttackSettingsError(NOT_FINITE)
     return adversarial
 
 
@@ -133,6 +134,8 @@ def pgd_until_fooled(classifier: Callable[[Tensor], Tensor], images: Tensor, lab
             still = ~fooled[own]
             result[own[still]] = moved[:len(rows)][still]
         active = active[~fooled[active]]
+    if result.isnan().any():
+        raise AttackSettingsError(NOT_FINITE)
     return result
 
 

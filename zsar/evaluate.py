@@ -23,7 +23,7 @@ from zsar.attacks import (
     pgd_until_fooled,
 )
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
-from zsar.errors import UnknownNameError, ZsarError, unknown_name
+from zsar.errors import AttackSettingsError, UnknownNameError, ZsarError, unknown_name
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
@@ -63,6 +63,8 @@ def attack_from_settings(settings: dict) -> Attack | None:
     check_settings(eps=eps, alpha=alpha, steps=steps)
     if (iterate := settings.get("iterate", "last")) not in ITERATES:
         raise unknown_name("iterate", iterate, ITERATES)
+    if iterate == "worst" and name != "pgd":
+        raise AttackSettingsError(f"the worst iterate of {name}: it has one step; use pgd")
     if iterate == "worst":
         return partial(_until_fooled, eps=eps, alpha=alpha, steps=steps)
 

@@ -32,6 +32,7 @@ class Loss(nn.Module):
 
     attack_maximises = training_minimises = source = ""
     attacked = True  # False: trains on clean images
+    fitted = False  # True: ``fit`` is called before the first step
 
     def __init__(self, original: Clip, text: Tensor, seed: int = 0):
         super().__init__()
@@ -65,10 +66,10 @@ class Loss(nn.Module):
         return self.per_image(student.embed(adversarial), targets, rows).mean()
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
-        """Called once before the first step with the original's unit features [N, D] of training images."""
+        """Called once before the first step, if ``fitted``, with the original's unit features [N, D] of images."""
 
     def head_rate(self, optimizer: str) -> float | None:
-        """The learning rate of the loss's own parameters; None: that of the encoder."""
+        """The learning rate of the loss's own parameters; None: that of the image tower."""
         return FAST_HEAD_RATE[optimizer]
 
 
@@ -116,15 +117,16 @@ class UnlabelledTeCoA(TeCoA):
 
     def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> Tensor:
         """The pseudo-labels [B]; ``labels`` is not looked at."""
-        return (self.original.features(images) @ self.text.T).argmax(1)
+        with torch.autocast(images.device.type, enabled=False):  # of many near texts bf16 would name another
+            return (self.original.features(images) @ self.text.T).argmax(1)
 
 
 class Adv(Loss):
     """Adversarial training without text: mean of CE(W z_a + b, y), W a linear head [K, D] that is dropped at test time.
 
-    ``head``: ``"fast"`` learns with ``FAST_HEAD_RATE``; ``"slow"`` with the encoder's rate; ``"prefit"`` is fitted to
-    the original's clean features first and then learns with the encoder's rate. Source: named in Mao et al. (2023)
-    without a formula; this definition, and the three heads, are this project's own.
+    ``head``: ``"fast"`` learns with ``FAST_HEAD_RATE``; ``"slow"`` with the image tower's rate; ``"prefit"`` is fitted
+    to the original's clean features first and then learns with that rate. Source: named in Mao et al. (2023) without a
+    formula; this definition, and the three heads, are this project's own.
     """
 
     attack_maximises = training_minimises = "CE(W z_a + b, y)"
@@ -134,7 +136,7 @@ class Adv(Loss):
         super().__init__(original, text, seed)
         if head not in ("fast", "slow", "prefit"):
             raise unknown_name("head", head, ("fast", "slow", "prefit"))
-        self.kind = head
+        self.kind, self.fitted = head, head == "prefit"
         classes, width = text.shape
         generator = torch.Generator().manual_seed(seed)
         weights = (2 * torch.rand(classes, width, generator=generator) - 1) * width**-0.5  # as nn.Linear begins
@@ -142,13 +144,12 @@ class Adv(Loss):
 
     def per_image(self, embeddings: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """The cross-entropy against the head."""
-        logits = F.linear(F.normalize(embeddings, dim=-1), self.weight, self.bias)
-        return F.cross_entropy(logits, targets[rows], reduction="none")
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits = F.linear(F.normalize(embeddings.float(), dim=-1), self.weight, self.bias)
+            return F.cross_entropy(logits, targets[rows], reduction="none")
 
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """A pre-fitted head: multinomial logistic regression by L-BFGS, lightly decayed."""
-        if self.kind != "prefit":
-            return
         optimizer = torch.optim.LBFGS(self.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
@@ -162,7 +163,7 @@ class Adv(Loss):
         self.zero_grad()
 
     def head_rate(self, optimizer: str) -> float | None:
-        """Fast, or None: the encoder's."""
+        """Fast, or None: the image tower's."""
         return FAST_HEAD_RATE[optimizer] if self.kind == "fast" else None
 
 

@@ -18,7 +18,8 @@ from zsar.errors import PromptError
 class PadPrompt(nn.Module):
     """A learned frame, ``pad`` pixels wide, added to the normalised, model-size image.
 
-    It starts at zero: the prompted model begins as the original. 4 pad (image_size - pad) pixels of three channels:
+    It starts at zero, so that the prompted model begins as the original; the code of Mao et al. starts it at random
+    with standard deviation 1, in normalised units. 4 pad (image_size - pad) pixels of three channels:
     88,320 numbers for 40 pixels around 224. Raises PromptError where the frame does not fit into the image.
     """
 
@@ -62,10 +63,10 @@ class PadPrompt(nn.Module):
 class TokenPrompt(nn.Module):
     """``n`` learned tokens of the tower's ``width``, appended to the sequence before ``ln_pre``: n x width numbers.
 
-    They start at random, as class tokens do, with standard deviation width^-1/2: equal tokens would get equal
-    gradients and stay equal (this start, and the frame's at zero, are this project's own). They are taken off again
-    behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless ``n`` is
-    at least 1.
+    They start at random with standard deviation 1, as in the code of Mao et al. (``ln_pre`` makes the size of a token
+    irrelevant to the tower, but not to the optimizer: one that begins small is turned by a small step). They are taken
+    off again behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless
+    ``n`` is at least 1.
     """
 
     kind = "token"
@@ -75,7 +76,7 @@ class TokenPrompt(nn.Module):
         if n < 1:
             raise PromptError(f"token prompt of {n} tokens: expected at least 1")
         generator = torch.Generator().manual_seed(seed)
-        self.tokens = nn.Parameter(width**-0.5 * torch.randn(n, width, generator=generator))
+        self.tokens = nn.Parameter(torch.randn(n, width, generator=generator))
 
     def forward(self, sequence: Tensor) -> Tensor:
         """[B, L, W] -> [B, L + n, W]."""

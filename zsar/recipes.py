@@ -76,13 +76,14 @@ def _rate_of(method: str) -> str:
 
 #: ``drawn``: for the drawn CLIP. ``paper``: Mao et al. (2023), 10 epochs of ImageNet at eps 1/255; the rates are those
 #: that followers found it to have been trained with. ``fare``: Schlarmann et al. (2024), 2 epochs; it names no rate
-#: for prompts, the one here is the drawn recipe's. ``colab``: its optimizer with the paper's cheap attack, for minutes.
+#: for prompts, the one here is the drawn recipe's; the momentum of its attack acts on signs that are taken again after
+#: every step, which in L_inf changes nothing. ``colab``: its optimizer with the paper's cheap attack, for minutes.
 RECIPES = {
     "drawn": Recipe(),
     "paper": Recipe(optimizer="sgd", lr=1e-5, prompt_lr=40, weight_decay=0, batch=256, steps=50_000, warmup=1000,
                     eps_255=1, alpha_255=1, pad=40, tokens=200, precision="bf16", held_out=1000, validate_every=1000),
     "fare": Recipe(lr=1e-5, weight_decay=1e-4, batch=128, steps=20_000, warmup=1400, eps_255=1, alpha_255=1,
-                   attack_steps=10, attack_momentum=0.9, pad=40, tokens=200, precision="bf16", held_out=1000,
+                   attack_steps=10, pad=40, tokens=200, precision="bf16", held_out=1000,
                    validate_every=1000),
     "colab": Recipe(lr=1e-5, batch=128, steps=500, warmup=50, eps_255=1, alpha_255=1, pad=40, tokens=200,
                     precision="bf16", validate_every=250),
@@ -92,8 +93,8 @@ RECIPES = {
 def get_recipe(name: str, **changes) -> Recipe:
     """The recipe called ``name`` with some settings changed (those that are None stay), checked.
 
-    The warm-up is never more than a tenth of changed ``steps``, unless it is given too. Raises UnknownNameError and
-    what ``check`` raises.
+    Unless they are given too, the warm-up is never more than a tenth of changed ``steps``, and alpha keeps its ratio to
+    a changed eps. Raises UnknownNameError and what ``check`` raises.
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
@@ -102,6 +103,8 @@ def get_recipe(name: str, **changes) -> Recipe:
         raise unknown_name("setting of a recipe", min(unknown), [field.name for field in fields(Recipe)])
     if "warmup" not in changes and changes.get("steps", math.inf) < 10 * RECIPES[name].warmup:
         changes["warmup"] = changes["steps"] // 10
+    if "alpha_255" not in changes and isinstance(eps := changes.get("eps_255"), (int, float)) and eps > 0:
+        changes["alpha_255"] = eps * RECIPES[name].alpha_255 / RECIPES[name].eps_255
     recipe = replace(RECIPES[name], **changes)
     recipe.check()
     return recipe

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def device_class(model: torch.nn.Module) -> str:
     return next(model.parameters()).device.type
 
 
+@cache
 def commit(folder: Path | None = None) -> str:
     """Short commit of the checkout that this package runs from, "+" behind it if files changed since.
 

@@ -53,6 +53,7 @@ class Study:
         folder = Path(folder) if folder else data_path("results", "drawn-grid")
         records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         self.cells = [record for record in records if record.get("tests")]
+        self.diverged = [record for record in records if "diverged" in record]
         self.rates = {(record["loss"], record["method"]): record for record in records if "tried" in record}
 
     def select(self, loss: str, method: str, eps_255: float = 4, weight: float | None = None,
@@ -100,6 +101,15 @@ class Study:
         values = [_bits_of(ours, kind, group) * 1.0 - _bits_of(theirs, kind, group) for ours, theirs in pairs]
         return estimate(np.stack(values)) if pairs else None
 
+    def interaction(self, a: tuple, b: tuple, c: tuple, d: tuple, kind: str, group: str = "unseen") -> Estimate | None:
+        """(a - b) - (c - d) of four cells (loss, method), paired by picture and seed; None where no seed has all."""
+        of_seed = [{record["cell"]["seed"]: _bits_of(rows, kind, group) * 1.0 for record, rows in self.select(*cell)}
+                   for cell in (a, b, c, d)]
+        seeds = sorted(set.intersection(*map(set, of_seed)))
+        signs = (1, -1, -1, 1)
+        values = [sum(sign * bits[seed] for sign, bits in zip(signs, of_seed, strict=True)) for seed in seeds]
+        return estimate(np.stack(values)) if seeds else None
+
     def path(self, loss: str, method: str, group: str = "unseen") -> list[dict]:
         """A training of seed 0 as points {step, source robust, clean, robust}, in percent, bits beside them.
 
@@ -121,9 +131,9 @@ class Study:
                 draws: int = 1000) -> tuple[Estimate, float] | None:
         """How far ``a`` is ahead of ``b`` at the same robustness on the source, and that robustness in percent.
 
-        Both paths (seed 0) are followed to the lower of the two final source accuracies under attack, in straight
-        lines between their points. The interval is a bootstrap over pictures; it knows nothing of other seeds. None
-        where a cell is missing.
+        Both paths (seed 0) are followed to where they first reach the lower of the two final source accuracies under
+        attack, in straight lines between their points. The interval is a bootstrap over pictures; it knows nothing of
+        other seeds. None where a cell is missing.
         """
         paths = [self.path(*cell, group) for cell in (a, b)]
         if not all(paths):
@@ -147,13 +157,20 @@ class Study:
         return [(step, float(np.mean(values))) for step, values in sorted(points.items())]
 
     def table(self, cells: Sequence[tuple[str, str]], groups: Sequence[str] = ("source", "unseen")) -> pandas.DataFrame:
-        """A row a (loss, method), clean and robust accuracy with intervals of each group; a dash where missing."""
+        """A row a (loss, method): clean and robust accuracy with intervals of each group, the number of seeds.
+
+        A dash where there are none; seeds whose training diverged are counted beside those that did not.
+        """
         rows = []
         for loss, method in cells:
             columns = {f"{group}, {kind}": self.mean(loss, method, kind, group) for group in groups
                        for kind in ("clean", "robust")}
-            rows.append({"loss": loss, "method": method, **{key: str(value) if value else "–"
-                                                            for key, value in columns.items()}})
+            diverged = sum((record["cell"]["loss"], record["cell"]["method"]) == (loss, method)
+                           for record in self.diverged)
+            seeds = str(0 if loss == "none" else len(self.select(loss, method))).replace("0", "–")
+            rows.append({"loss": loss, "method": method,
+                         **{key: str(value) if value else "–" for key, value in columns.items()},
+                         "seeds": seeds + f" + {diverged} diverged" * (diverged > 0)})
         return pandas.DataFrame(rows)
 
 
@@ -184,10 +201,15 @@ def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:
 
 def _matched(paths: list[list[dict]], kind: str, pick: np.ndarray) -> tuple[float, float]:
     """Difference of two paths at the lower of their final source accuracies, with these pictures, and that accuracy."""
-    lines = []
-    for path in paths:
-        source = np.maximum.accumulate([100 * point["source robust"][:, pick].mean() for point in path])
-        lines.append((source, [100 * point[kind][:, pick].mean() for point in path]))
+    lines = [tuple(np.array([100 * point[name][:, pick].mean() for point in path]) for name in ("source robust", kind))
+             for path in paths]
     at = min(source[-1] for source, _ in lines)
-    first, second = (np.interp(at, source, values) for source, values in lines)
-    return float(first - second), float(at)
+    first, second = (_first_reached(at, source, values) for source, values in lines)
+    return first - second, float(at)
+
+
+def _first_reached(at: float, source: np.ndarray, values: np.ndarray) -> float:
+    """The value where a path, in straight lines between its points, first has ``at`` of source robustness."""
+    end = int((source >= at).argmax())
+    begin = max(end - 1, 0)
+    return float(np.interp(at, source[begin:end + 1], values[begin:end + 1]))

@@ -1,5 +1,7 @@
 """The loop of an adversarial adaptation: attack a batch, update on what came out, look at held-out images, save."""
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -70,14 +72,16 @@ class Trainer:
                                   f"and the classes of {source.name}")
         self.original, self.method, self.recipe, self.out, self.watch = original, method, recipe, out, watch
         self.train, self.held_out = source.hold_out(recipe.held_out) if held_out is None else (source, held_out)
+        check_source(self.train, recipe, 0)  # a class may have had no image but those held out
         self.student = make_student(original, method, pad=recipe.pad, tokens=recipe.tokens, seed=recipe.seed)
         self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates)
         make = get_loss(loss) if isinstance(loss, str) else loss
         self.loss = make(original, self.classifier.text_features, recipe.seed)
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", str(loss))
         self.settings = {"loss": name, "method": method,
-                         "source": source.name, "images": len(source), "original": original.digest, **asdict(recipe)}
-        self.optimizer = optimizer_for(self.student, self.loss, recipe, recipe.rate(method))
+                         "source": source.name, "images": len(source), "data": data_digest(self.train, self.held_out),
+                         "original": original.digest, **asdict(recipe)}
+        self.optimizer = optimizer_for(self.student, self.loss, recipe)
         self.history, self.best = History(), {}
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
         state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder") if out else None
@@ -107,6 +111,8 @@ class Trainer:
                 if due or stopping or self.history.step % LOG_EVERY == 0:
                     self.history.seconds = time.monotonic() - started
                     bar.set_postfix(loss=f"{self._collect_losses():.3f}")
+                    if due or stopping:
+                        self._check_weights()
                     if due:
                         self._validate()
                     if due or stopping:
@@ -176,9 +182,9 @@ class Trainer:
 
     def _fit_head(self) -> None:
         """Show the loss the original's features of up to 2,000 training images, for a head that is fitted first."""
-        if type(self.loss).fit is Loss.fit:
+        if not self.loss.fitted:
             return
-        some = self.train.select(np.arange(min(2000, len(self.train))))
+        some = self.train.subset(min(2000, len(self.train)), self.recipe.seed)  # in file order they may be of one class
         with torch.no_grad():
             features = [self.original.features(images) for images, _ in DataLoader(some, batch_size=100)]
         self.loss.fit(torch.cat(features), some.labels.to(self.student.device))
@@ -196,7 +202,8 @@ class Trainer:
 
     def _check_loss(self, step: int, value: float) -> None:
         first = self.history.losses[0][1] if self.history.losses else value
-        if math.isfinite(value) and value <= 100 * max(first, 1e-2):
+        guessing = math.log(len(self.train.classnames))  # a first loss may be near 0: Clean's is
+        if math.isfinite(value) and value <= 100 * max(first, guessing):
             return
         advice = "a lower --lr or --prompt-lr, a longer --warmup" + \
             (", --precision fp32" if self.recipe.precision != "fp32" else "")
@@ -205,11 +212,14 @@ class Trainer:
                               f"{first:.4g}): the training diverged; try {advice}"
                               + (f"; the last good checkpoint is {saved}" if saved and saved.exists() else ""))
 
+    def _check_weights(self) -> None:
+        """The loss shows a broken update only one step later, and what is saved must be good."""
+        if not all(value.isfinite().all() for part in (self.student, self.loss) for value in trainable(part).values()):
+            self._check_loss(self.history.step, math.nan)
+
     def _validate(self) -> None:
         """Clean and robust accuracy on held-out source images, by text; remembers the best weights."""
         recipe, weights = self.recipe, trainable(self.student)
-        if not all(value.isfinite().all() for value in weights.values()):
-            self._check_loss(self.history.step, math.nan)  # the loss would say so only at the next step
         eps, kind = recipe.eps_255, "pgd" if recipe.eps_255 else "none"
         attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
                                        "iterate": "worst"})
@@ -266,7 +276,7 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.RandomState([seed, epoch]).permutation(n)
 
 
-def optimizer_for(student: Clip, loss: Loss, recipe: Recipe, encoder_rate: float) -> torch.optim.Optimizer:
+def optimizer_for(student: Clip, loss: Loss, recipe: Recipe) -> torch.optim.Optimizer:
     """Tower, prompts and the loss's own parameters, each group with its rate; only matrices of the tower decay."""
     groups: dict[tuple[float, float], list] = {}
     for name, value in trainable(student.model).items():
@@ -274,12 +284,18 @@ def optimizer_for(student: Clip, loss: Loss, recipe: Recipe, encoder_rate: float
         decay = 0.0 if prompt or value.ndim < 2 else recipe.weight_decay
         groups.setdefault((recipe.prompt_lr if prompt else recipe.lr, decay), []).append(value)
     if own := list(trainable(loss).values()):
-        groups.setdefault((loss.head_rate(recipe.optimizer) or encoder_rate, 0.0), []).extend(own)
+        groups.setdefault((loss.head_rate(recipe.optimizer) or recipe.lr, 0.0), []).extend(own)
     groups = [{"params": values, "lr": rate, "initial_lr": rate, "weight_decay": decay}
               for (rate, decay), values in groups.items()]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum)
     return torch.optim.AdamW(groups)
+
+
+def data_digest(*parts: ImageDataset) -> str:
+    """What tells these images, labels and texts from others, as far as their names do."""
+    told = [[part.classnames, list(part.templates), part.labels.tolist(), list(part.ids)] for part in parts]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def check_source(source: ImageDataset, recipe: Recipe, held_out: int) -> None:
