@@ -104,7 +104,7 @@ def world(monkeypatch, tiny_clip):
     monkeypatch.setattr(module, "load_clip", lambda *args, **how: tiny_clip)
 
 
-QUICK = ["--batch", "8", "--steps", "6", "--held-out", "8", "--validate-every", "3", "--pad", "2", "--tokens", "3"]
+QUICK = ["--batch", "8", "--steps", "6", "--held-out", "8", "--validate-every", "3"]
 
 
 def error_of(capsys, *words: str) -> str:
@@ -116,10 +116,12 @@ def error_of(capsys, *words: str) -> str:
 
 
 def test_the_command_adapts_and_says_so(world, tiny_clip, tmp_path, capsys):
-    assert cli.main(["adapt", "--loss", "fare", "--method", "pad+token", "--out", str(tmp_path / "new"), *QUICK]) == 0
+    assert cli.main(["adapt", "--loss", "fare", "--method", "pad+token", "--pad", "2", "--tokens", "3",
+                     "--out", str(tmp_path / "new"), *QUICK]) == 0
     out = capsys.readouterr().out
     for part in ("fare by pad+token: 432 parameters, 6 steps of 8 images of made-up", "held-out source: clean ",
-                 "at eps 4/255 (PGD-10)", "is kept (best)", f"--adapted {tmp_path / 'new' / 'adapted.safetensors'}"):
+                 "at eps 4/255 (PGD-10, worst iterate)", "is kept (best)",
+                 f"--adapted {tmp_path / 'new' / 'adapted.safetensors'}"):
         assert part in out
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"checkpoint.pt", "adapted.safetensors",
                                                                      "record.json"}
@@ -174,7 +176,7 @@ def test_an_interrupted_command_goes_on(world, tmp_path, monkeypatch, capsys):
         return plain(self, *batch)
 
     monkeypatch.setattr(Trainer, "step", step)
-    words = ["adapt", "--method", "pad", "--out", str(tmp_path), *QUICK]
+    words = ["adapt", "--method", "pad", "--pad", "2", "--out", str(tmp_path), *QUICK]
     assert cli.main(words) == 130
     assert capsys.readouterr().err.endswith("zsar: interrupted\n") and steps == [0, 1, 2, 3, 4]
     assert cli.main(words) == 0 and steps == [0, 1, 2, 3, 4, 5]
@@ -201,6 +203,10 @@ def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
     (["--images", "7"], "made-up has 15 images, of which 8 are held out: too few"),
     (["--eps", "300"], "eps = 300"),
     (["--alpha", "0"], "alpha = 0"), (["--steps", "0"], "steps = 0"), (["--seed", "-1"], "seed -1"),
+    (["--pad", "2"], "--pad changes nothing with --method finetune: leave it out"),
+    (["--tokens", "2", "--method", "pad"], "--tokens changes nothing with --method pad"),
+    (["--prompt-lr", "1", "--method", "blocks-1"], "--prompt-lr changes nothing with --method blocks-1"),
+    (["--momentum", ".5"], "--momentum changes nothing with --optimizer adamw"),
     (["--weights", "x"], "unrecognized arguments")])
 def test_bad_input(words, message, world, tmp_path, capsys):
     assert re.search(message, error_of(capsys, "--out", str(tmp_path), *QUICK, *words))  # of two options the later

@@ -1,6 +1,7 @@
 """Reading a grid: intervals that cover, pairs that are pairs, and a grid with holes in it."""
 
 import json
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy import stats
 
 from zsar.datasets import dataset_names
+from zsar.grid import Cell
 from zsar.results import pack_bits
 from zsar.study import BINARY, GROUPS, NEAR, SOURCE, Study, estimate, in_group
 
@@ -119,6 +121,16 @@ def test_means_take_the_tasks_of_the_group(tmp_path):
     for group, kind, hits in (("source", "clean", [4]), ("near", "clean", [10]), ("far", "robust", [4, 2]),
                               ("unseen", "clean", [10, 20, 30]), ("unseen without binary", "robust", [8, 4])):
         assert found.mean("tecoa", "finetune", kind, group).value == pytest.approx(100 * np.mean(hits) / IMAGES)
+
+
+def test_the_core_is_what_the_grid_calls_so(tmp_path):
+    """A changed default of a cell would otherwise make every comparison find nothing, and say nothing."""
+    cell = asdict(Cell("tecoa", "finetune", 0))
+    assert study(tmp_path, {"cell": cell, "tests": [test_of(rows(20))]}).select("tecoa", "finetune")
+    for name, value in {key: cell[key] for key in cell.keys() - {"loss", "method", "seed", "tests"}}.items():
+        other = {"cell": cell | {name: f"not {value}"}, "tests": [test_of(rows(20))]}
+        (tmp_path / "0.json").unlink()
+        assert not study(tmp_path, other).select("tecoa", "finetune")
 
 
 def test_what_differs_from_the_core_is_asked_for(tmp_path):

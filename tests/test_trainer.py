@@ -563,7 +563,8 @@ def test_tokens_need_a_transformer(tiny_config, tiny_clip, source):
 
 def test_eps_0_trains_without_an_attack(tiny_clip, source, monkeypatch):
     monkeypatch.setattr(module, "pgd", lambda *args, **how: pytest.fail("an attack"))
-    adapted = Trainer(tiny_clip, source, "tecoa", "finetune", replace(RECIPE, eps_255=0)).run()
+    with pytest.warns(UserWarning, match="eps 0: tecoa is trained on clean images, without an attack"):
+        adapted = Trainer(tiny_clip, source, "tecoa", "finetune", replace(RECIPE, eps_255=0)).run()
     assert all(look["clean"] == look["robust"] for look in adapted.history.held_out)
     clean = Trainer(tiny_clip, source, "clean", "finetune", replace(RECIPE, eps_255=0)).run()
     assert same(adapted.trained, clean.trained)

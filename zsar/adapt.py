@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> str:
     """Adapt as the command line says; returns where the result is and how good it is on held-out source images."""
     profile = get_profile(args.profile)
     recipe = get_recipe(args.recipe or profile.recipe, **{name: getattr(args, name) for name in OPTIONS})
-    get_loss(args.loss), parts(args.method)  # before the model is loaded, which takes seconds
+    get_loss(args.loss)  # before the model is loaded, which takes seconds
+    refuse_unused(args, recipe)
     out = writable_folder(args.out)
     watch = tensorboard(args.tensorboard) if args.tensorboard else lambda history: None
     source = load_dataset(profile.source, "train")
@@ -108,6 +109,17 @@ def run(args: argparse.Namespace) -> str:
     adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch)
     options = {"profile": args.profile, "model": args.model, "pretrained": args.pretrained, "device": args.device}
     return report(adapted, out, "".join(f" --{name} {value}" for name, value in options.items() if value))
+
+
+def refuse_unused(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Raise AdaptationError for an option that would change nothing."""
+    trained, given = parts(args.method), {name for name in OPTIONS if getattr(args, name) is not None}
+    idle = {"pad": "pad" not in trained, "tokens": "token" not in trained,
+            "prompt_lr": {"pad", "token"}.isdisjoint(trained), "momentum": recipe.optimizer != "sgd"}
+    for name in sorted(given & idle.keys()):
+        if idle[name]:
+            what = "--optimizer adamw" if name == "momentum" else f"--method {args.method}"
+            raise AdaptationError(f"--{name.replace('_', '-')} changes nothing with {what}: leave it out")
 
 
 def report(adapted: Adapted, out: Path, given: str = "") -> str:

@@ -168,8 +168,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Compare the two steps as the command line says; returns the figures in words."""
     for name in ("classes", "batch", "repeats", "peer_repeats", "chunk"):
-        if getattr(args, name) < (2 if name == "classes" else 1):
-            raise ZsarError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected more")
+        least = 2 if name == "classes" else 1
+        if getattr(args, name) < least:
+            raise ZsarError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
+    get_recipe("paper", precision=args.precision)  # refuses what is unknown before the model is built
     out = writable_file(args.json) if args.json else None
     clip = load_clip(args.model, pretrained="random", device=args.device)
     found = compare_steps(clip, args.classes, args.batch, precision=args.precision, repeats=args.repeats,
@@ -183,6 +185,6 @@ def run(args: argparse.Namespace) -> str:
         f"ours    {found['seconds']:.2f} s, {found['images_per_second']:.1f} images/s, {found['tflop']:.2f} TFLOP, "
         f"{100 * found['share_of_peak']:.0f} % of the rate of one large matrix product",
         f"peer    {found['peer_seconds']:.2f} s: every prompt encoded with gradients at every pass, "
-        f"{args.chunk} at a time ({args.peer_repeats} repeat{'s' * (args.peer_repeats > 1)})",
+        f"{args.chunk} at a time ({args.peer_repeats} repeat{'s' * (args.peer_repeats > 1)}, the first of them cold)",
         f"ratio   {found['ratio']:.1f}; after one step the weights differ by at most "
         f"{found['largest_difference_of_weights']:.1e}, of an update of up to {found['largest_update']:.1e}"])

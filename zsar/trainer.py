@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -81,6 +82,8 @@ class Trainer:
         self.settings = {"loss": name, "method": method,
                          "source": source.name, "images": len(source), "data": data_digest(self.train, self.held_out),
                          "original": original.digest, **asdict(recipe)}
+        if self.loss.attacked and not recipe.eps_255:
+            warnings.warn(f"eps 0: {name} is trained on clean images, without an attack", stacklevel=3)
         self.optimizer = optimizer_for(self.student, self.loss, recipe)
         self.history, self.best = History(), {}
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
