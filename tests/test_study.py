@@ -207,6 +207,12 @@ def test_a_path_that_falls_again_is_taken_where_it_first_arrives(tmp_path):
     assert all(type(part) is float for part in (ahead.value, ahead.low, ahead.high, at))
 
 
+def test_a_training_that_won_no_robustness_is_not_matched(tmp_path):
+    found = study(tmp_path, ORIGINAL, on_the_way("adv", (5, 0), (4, 0), (20, 8)),
+                  on_the_way("tecoa", (20, 40), (10, 20), (36, 32)))
+    assert found.matched(("tecoa", "finetune"), ("adv", "finetune"), "clean") is None
+
+
 def test_an_interaction_takes_the_seeds_that_all_four_have(tmp_path):
     cells = [(loss, method) for loss in ("tecoa", "adv") for method in ("finetune", "pad")]
     records = [record(*cell, seed=seed, tests=[test_of(rows(clean + seed))])

@@ -109,6 +109,7 @@ CORE = [replace(cell, tests=BETWEEN + (((1, 2), (1, 8)) if cell.seed == 0 else (
 EXTENDED = sorted([  # one seed of everything before the second of anything
     *(Cell(loss, "finetune", 0, rate=rate)
       for loss, rate in (("tecoa", 5.77e-4), ("fare", 5.77e-4), ("adv", 1.73e-3), ("clean", 1.73e-3))),
+    Cell("tecoa", "pad+token", 0, rate=0.0192),
     *(Cell(loss, "finetune", 0, source="objects") for loss in ("tecoa", "adv", "fare")),
     *(Cell(loss, "finetune", 0, training_steps=1200, train_images=48_000) for loss in ("tecoa", "adv", "fare")),
     *(Cell("tecoa", "finetune", 0, train_eps_255=eps, tests=((1, 4), (1, 2), (1, 8))) for eps in (2, 8)),

@@ -133,10 +133,11 @@ class Study:
 
         Both paths (seed 0) are followed to where they first reach the lower of the two final source accuracies under
         attack, in straight lines between their points. The interval is a bootstrap over pictures; it knows nothing of
-        other seeds. None where a cell is missing.
+        other seeds. None where a cell is missing, or ends no more robust than the original.
         """
         paths = [self.path(*cell, group) for cell in (a, b)]
-        if not all(paths):
+        if not all(paths) or min(path[-1]["source robust"].mean() for path in paths) <= \
+                paths[0][0]["source robust"].mean():
             return None
         random = np.random.default_rng(0)
         n = paths[0][0]["clean"].shape[1]
