@@ -549,7 +549,7 @@ def test_sources_that_cannot_be_trained_on(dataset, message, tiny_clip):
 
 
 def test_the_smallest_source(tiny_clip):
-    assert Trainer(tiny_clip, made_up(20), "tecoa", "finetune", RECIPE).run().history.step == 9
+    assert Trainer(tiny_clip, made_up(20, NAMES[:2]), "tecoa", "finetune", RECIPE).run().history.step == 9
 
 
 def test_tokens_need_a_transformer(tiny_config, tiny_clip, source):
