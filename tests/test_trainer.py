@@ -438,19 +438,25 @@ def test_divergence_says_where_and_what_to_do(value, precision, tiny_clip, sourc
     assert Trainer(tiny_clip, source, "tecoa", "finetune", recipe, tmp_path).history.step == 5
 
 
+def break_weights_at(trainer, at, then=lambda: None):
+    """Let step ``at`` (from 0) leave a weight that is not a number, and do ``then``."""
+    step = trainer.step
+
+    def broken(*batch):
+        loss = step(*batch)
+        if trainer.history.step == at:
+            trainer.student.model.visual.proj.data[0, 0] = math.nan
+            then()
+        return loss
+
+    trainer.step = broken
+
+
 @pytest.mark.parametrize("eps_255", [0, 4])
 def test_weights_that_became_nan_in_the_last_step_are_not_kept(eps_255, tiny_clip, source, tmp_path):
     recipe = replace(RECIPE, eps_255=eps_255)
     trainer = Trainer(tiny_clip, source, "tecoa", "finetune", recipe, tmp_path)
-    step = trainer.step
-
-    def last_is_broken(*batch):
-        loss = step(*batch)
-        if trainer.history.step == 8:
-            trainer.student.model.visual.proj.data[0, 0] = math.nan
-        return loss
-
-    trainer.step = last_is_broken
+    break_weights_at(trainer, 8)
     with pytest.raises(DivergenceError, match="is nan at step 9 .*the last good checkpoint is"):
         trainer.run()
     good = Trainer(tiny_clip, source, "tecoa", "finetune", recipe, tmp_path)
@@ -459,16 +465,7 @@ def test_weights_that_became_nan_in_the_last_step_are_not_kept(eps_255, tiny_cli
 
 def test_broken_weights_are_not_saved_at_ctrl_c(tiny_clip, source, tmp_path):
     trainer = Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path)
-    step = trainer.step
-
-    def interrupted(*batch):
-        loss = step(*batch)
-        if trainer.history.step == 6:
-            trainer.student.model.visual.proj.data[0, 0] = math.nan
-            signal.raise_signal(signal.SIGINT)
-        return loss
-
-    trainer.step = interrupted
+    break_weights_at(trainer, 6, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(DivergenceError, match="the last good checkpoint is"):
         trainer.run()
     assert Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path).history.step == 5

@@ -168,7 +168,7 @@ class Study:
                        for kind in ("clean", "robust")}
             diverged = sum((record["cell"]["loss"], record["cell"]["method"]) == (loss, method)
                            for record in self.diverged)
-            seeds = str(0 if loss == "none" else len(self.select(loss, method))).replace("0", "–")
+            seeds = "–" if loss == "none" else str(len(self.select(loss, method)) or "–")
             rows.append({"loss": loss, "method": method,
                          **{key: str(value) if value else "–" for key, value in columns.items()},
                          "seeds": seeds + f" + {diverged} diverged" * (diverged > 0)})
