@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE MPLBACKEND
 # Progress bars would stand among the outputs of a notebook.
 export TQDM_DISABLE := 1
 
-.PHONY: help book test refresh serve clean
+.PHONY: help install book test refresh serve clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
@@ -21,6 +21,8 @@ help:  ## this list
 
 $(READY): pyproject.toml tools/make_env.py
 	@$(PYTHON) tools/make_env.py
+
+install: $(READY)  ## install into .venv, nothing more
 
 book: $(READY)  ## run every chapter and build _build/html
 	@$(PY) tools/build_book.py

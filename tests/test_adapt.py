@@ -2,9 +2,12 @@
 
 import builtins
 import re
+import shlex
 import signal
+import sys
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -162,7 +165,17 @@ def test_images_are_counted_beside_those_held_out(world, tmp_path, monkeypatch, 
 
 def test_eps_0_is_allowed_and_said(world, tmp_path, capsys):
     assert cli.main(["adapt", "--eps", "0", "--out", str(tmp_path), *QUICK]) == 0
-    assert "eps 0: trained without an attack" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "eps 0: trained without an attack" in captured.out
+    assert "zsar: warning: eps 0: tecoa is trained on clean images, without an attack\n" in captured.err
+
+
+def test_the_next_command_can_be_pasted(world, tmp_path, capsys):
+    folder = tmp_path / "a b's"
+    assert cli.main(["adapt", "--out", str(folder), *QUICK]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[0] == "next" and words[-1] == str(folder / "adapted.safetensors")
+    assert Path(words[1]).absolute() == Path(sys.executable)
 
 
 @main_thread
@@ -178,10 +191,14 @@ def test_an_interrupted_command_goes_on(world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "step", step)
     words = ["adapt", "--method", "pad", "--pad", "2", "--out", str(tmp_path), *QUICK]
     assert cli.main(words) == 130
-    assert capsys.readouterr().err.endswith("zsar: interrupted\n") and steps == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().err.endswith(
+        f"zsar: interrupted: step 5 is saved in {tmp_path}; the same call goes on from there\n")
+    assert steps == [0, 1, 2, 3, 4]
     assert cli.main(words) == 0 and steps == [0, 1, 2, 3, 4, 5]
-    assert "6 steps of 8 images" in capsys.readouterr().out
-    assert "lr was 0.001, is 0.5" in error_of(capsys, *words[1:], "--lr", ".5")
+    captured = capsys.readouterr()
+    assert "6 steps of 8 images" in captured.out
+    assert f"continuing {tmp_path / 'checkpoint.pt'} at step 5 of 6\n" in captured.err
+    assert "prompt_lr was 0.1, is 0.5" in error_of(capsys, *words[1:], "--prompt-lr", ".5")
 
 
 def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
@@ -196,7 +213,7 @@ def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
     (["--method", "pad+pad"], "each at most once"), (["--recipe", "papers"], "unknown recipe 'papers'"),
     (["--optimizer", "adam"], "unknown optimizer 'adam'"), (["--precision", "fp16"], "unknown precision 'fp16'"),
     (["--keep", "first"], "unknown keep 'first'"), (["--profile", "ful"], "unknown profile 'ful'"),
-    (["--method", "pad", "--pad", "30"], "pad prompt of 30 pixels on an image of 16: expected 1 to 8"),
+    (["--method", "pad", "--pad", "30"], "pad prompt of 30 pixels on an image of 16: expected a whole number from 1 to 8"),
     (["--method", "token", "--tokens", "0"], "token prompt of 0 tokens"), (["--lr", "-1"], "lr = -1"),
     (["--batch", "9", "--accumulate", "2"], "a batch of 9 does not divide"), (["--batch", "two"], "invalid int value"),
     (["--images", "0"], "--images 0"),
@@ -207,6 +224,11 @@ def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
     (["--tokens", "2", "--method", "pad"], "--tokens changes nothing with --method pad"),
     (["--prompt-lr", "1", "--method", "blocks-1"], "--prompt-lr changes nothing with --method blocks-1"),
     (["--momentum", ".5"], "--momentum changes nothing with --optimizer adamw"),
+    (["--lr", "1", "--method", "pad"], "--lr changes nothing with --method pad"),
+    (["--weight-decay", "1", "--method", "token"], "--weight-decay changes nothing with --method token"),
+    (["--alpha", "1", "--eps", "0"], "--alpha changes nothing with --eps 0"),
+    (["--attack-steps", "1", "--loss", "clean"], "--attack-steps changes nothing with --loss clean"),
+    (["--out", ""], "the name of the folder is empty"), (["--warmup", "6"], "warmup = 6: expected"),
     (["--weights", "x"], "unrecognized arguments")])
 def test_bad_input(words, message, world, tmp_path, capsys):
     assert re.search(message, error_of(capsys, "--out", str(tmp_path), *QUICK, *words))  # of two options the later

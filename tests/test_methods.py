@@ -216,6 +216,12 @@ def test_saved_and_loaded_weights_are_the_same_bits(tiny_clip, method, images, t
     assert not trainable(loaded)
 
 
+@pytest.mark.parametrize("weight", [-.1, 1.5, float("nan")])
+def test_only_points_between_are_taken(weight, tiny_clip, finetuned):
+    with pytest.raises(AdaptationError, match=f"weight = {weight}: expected a number from 0"):
+        interpolate(tiny_clip, finetuned, weight)
+
+
 def test_frozen_and_interpolated_weights_can_be_saved(tiny_clip, finetuned, tmp_path):
     between = interpolate(tiny_clip, finetuned, 0.5)
     for clip in (finetuned, between):
@@ -261,7 +267,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path, tiny_clip):
     assert "missing, truncated" in refused(tmp_path / "none.safetensors", tiny_clip)
     (tmp_path / "text.safetensors").write_text("these are no weights at all")
     assert "not safetensors" in refused(tmp_path / "text.safetensors", tiny_clip)
-    assert "not safetensors" in refused(tmp_path, tiny_clip)
+    assert "is a folder: expected a file, such as its adapted.safetensors" in refused(tmp_path, tiny_clip)
     for metadata in (None, {"zsar": "[1]"}, {"zsar": '{"method": "pad"}'}):
         save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata)
         assert "was not written by zsar adapt" in refused(tmp_path / "foreign.safetensors", tiny_clip)

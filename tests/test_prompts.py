@@ -278,16 +278,21 @@ def test_the_hooks_of_a_copy_belong_to_the_copy(tiny_clip, images, kind):
 
 # what is refused
 
-@pytest.mark.parametrize(("pad", "size"), [(0, 16), (-1, 16), (9, 16), (16, 16), (300, 224)])
+@pytest.mark.parametrize(("pad", "size"), [(0, 16), (-1, 16), (9, 16), (16, 16), (2.5, 16), (300, 224)])
 def test_a_frame_that_does_not_fit_is_refused(pad, size):
-    with pytest.raises(PromptError, match=f"{pad} pixels on an image of {size}: expected 1 to {size // 2}"):
+    with pytest.raises(PromptError, match=f"{pad} pixels on an image of {size}: expected a whole number from 1 to"):
         PadPrompt(pad, size)
 
 
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_tokens_are_refused(n):
-    with pytest.raises(PromptError, match=f"{n} tokens: expected at least 1"):
+    with pytest.raises(PromptError, match=f"{n} tokens: expected a whole number of at least 1"):
         TokenPrompt(n, 32)
+
+
+def test_tokens_without_numbers_are_refused():
+    with pytest.raises(PromptError, match="0 numbers a token"):
+        TokenPrompt(4, 0)
 
 
 @pytest.mark.parametrize(("prompts", "message"), [

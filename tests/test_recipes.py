@@ -51,7 +51,7 @@ def test_every_recipe_makes_sense(name):
 
 
 @settings(deadline=None)
-@given(steps=st.integers(1, 100_000), name=st.sampled_from(sorted(RECIPES)))
+@given(steps=st.integers(8, 100_000), name=st.sampled_from(sorted(RECIPES)))
 def test_a_shorter_training_warms_up_for_a_tenth(steps, name):
     found = get_recipe(name, steps=steps)
     assert found.warmup == min(RECIPES[name].warmup, steps // 10) and found.steps == steps
@@ -87,8 +87,10 @@ def test_the_rate_of_a_method_is_the_towers_where_it_is_trained(method):
     ({"batch": 10, "accumulate": 4}, AdaptationError, "a batch of 10 does not divide into accumulate = 4 parts"),
     ({"seed": -1}, AdaptationError, "seed -1"), ({"seed": 2**23}, AdaptationError, "0 to 8388607"),
     ({"seed": .5}, AdaptationError, "seed 0.5"), ({"eps_255": 256}, AttackSettingsError, "eps = 256"),
-    ({"alpha_255": 0}, AttackSettingsError, "alpha = 0"), ({"attack_steps": 0}, AttackSettingsError, "steps = 0"),
-    ({"attack_momentum": -1}, AttackSettingsError, "momentum = -1")])
+    ({"alpha_255": 0}, AttackSettingsError, "alpha = 0"), ({"attack_steps": 0}, AdaptationError, "attack_steps = 0"),
+    ({"attack_momentum": -1}, AdaptationError, "attack_momentum = -1"),
+    ({"momentum": 1.5}, AdaptationError, "momentum = 1.5: expected a number from 0 to below 1"),
+    ({"warmup": 300}, AdaptationError, "warmup = 300: expected a whole number of steps, fewer than all 300")])
 def test_what_cannot_be_meant(changes, error, message):
     with pytest.raises(error, match=message):
         get_recipe("drawn", **changes)

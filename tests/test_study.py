@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from zsar.datasets import dataset_names
+from zsar.errors import UnknownNameError
 from zsar.grid import Cell
 from zsar.results import pack_bits
 from zsar.study import BINARY, GROUPS, NEAR, SOURCE, Study, estimate, in_group
@@ -229,6 +230,18 @@ def test_the_curve(tmp_path):
 
 
 # holes
+
+@pytest.mark.parametrize(("ask", "message"), [
+    (lambda s: s.mean("tekoa", "finetune", "clean"), "unknown loss 'tekoa': did you mean"),
+    (lambda s: s.mean("tecoa", "finetun", "clean"), "unknown method 'finetun': did you mean finetune"),
+    (lambda s: s.mean("tecoa", "finetune", "cleen"), "unknown kind of accuracy 'cleen': expected one of clean, robust"),
+    (lambda s: s.mean("tecoa", "finetune", "clean", "unsean"), "unknown group of tasks 'unsean': did you mean .*unseen"),
+    (lambda s: s.mean("tecoa", "finetune", "clean", train_eps=2), "unknown field of a cell 'train_eps': did you mean"),
+    (lambda s: s.table([("fair", "finetune")]), "unknown loss 'fair': did you mean fare")])
+def test_a_misspelt_question_is_no_missing_cell(ask, message, tmp_path):
+    with pytest.raises(UnknownNameError, match=message):
+        ask(study(tmp_path, record("tecoa", tests=[test_of(rows(20))])))
+
 
 def everything_of(found):
     """What a chapter may ask for."""

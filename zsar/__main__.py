@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -37,18 +38,25 @@ def _parser(asked_for: list[str]) -> _Parser:
     return parser
 
 
+def _show_warning(message: Warning | str, *where: object) -> None:
+    """In one line, without the place in the code that means nothing to a user."""
+    print(f"zsar: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(argv[:1]).parse_args(argv)
-        if report := args.run(args):
-            print(report)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            if report := args.run(args):
+                print(report)
     except ZsarError as error:
         print(f"zsar: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("zsar: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["zsar: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
     return 0
 

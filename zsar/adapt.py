@@ -1,8 +1,10 @@
 """Make a CLIP robust: a loss, a method, a recipe and source images. ``python -m zsar adapt``."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from zsar.clip import Clip, load_clip
@@ -38,7 +40,7 @@ def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Los
     return Trainer(original, source, loss, method, recipe or RECIPES["drawn"], out, watch, held_out).run()
 
 
-def tensorboard(folder: Path) -> Callable[[History], None]:
+def tensorboard(folder: str | Path) -> Callable[[History], None]:
     """A ``watch`` that writes losses and held-out accuracies for TensorBoard. Raises OutputError without it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -77,17 +79,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
     parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
     parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
-    parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=", ".join(LOSSES))
-    parser.add_argument("--method", default="finetune", metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=f"{', '.join(LOSSES)} (default: tecoa)")
+    parser.add_argument("--method", default="finetune", metavar="METHOD",
+                        help=f"{', '.join(METHODS)} (default: finetune; blocks-k trains the last k blocks)")
     parser.add_argument("--images", type=int, help="training images beside those held out (default: all there are)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR",
+    parser.add_argument("--out", required=True, metavar="DIR",
                         help="folder for checkpoint, adapted weights and record; a run found there is continued")
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
-    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard as they come")
+    parser.add_argument("--tensorboard", metavar="DIR", help="write curves for TensorBoard as they come")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: the profile's); the options below change it")
     for setting in fields(Recipe):
-        parser.add_argument(f"--{setting.name.removesuffix('_255').replace('_', '-')}", type=setting.type,
-                            dest=setting.name, help=OPTIONS[setting.name])
+        parser.add_argument(_flag(setting.name), type=setting.type, dest=setting.name, help=OPTIONS[setting.name])
+    settings = ", ".join(f"{_flag(name)} {value:g}" if isinstance(value, float) else f"{_flag(name)} {value}"
+                         for name, value in asdict(RECIPES["drawn"]).items())
+    parser.epilog = f"The recipe drawn is {settings}. The others stand in zsar.recipes."
+
+
+def _flag(setting: str) -> str:
+    """The option of a recipe's setting."""
+    return f"--{setting.removesuffix('_255').replace('_', '-')}"
 
 
 def run(args: argparse.Namespace) -> str:
@@ -107,19 +117,24 @@ def run(args: argparse.Namespace) -> str:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     clip = load_clip(model, pretrained=pretrained, device=args.device)
     adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch)
-    options = {"profile": args.profile, "model": args.model, "pretrained": args.pretrained, "device": args.device}
-    return report(adapted, out, "".join(f" --{name} {value}" for name, value in options.items() if value))
+    options = {name: getattr(args, name) for name in ("profile", "model", "pretrained", "device")}
+    given = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if value)
+    return report(adapted, out, given)
 
 
 def refuse_unused(args: argparse.Namespace, recipe: Recipe) -> None:
     """Raise AdaptationError for an option that would change nothing."""
-    trained, given = parts(args.method), {name for name in OPTIONS if getattr(args, name) is not None}
-    idle = {"pad": "pad" not in trained, "tokens": "token" not in trained,
-            "prompt_lr": {"pad", "token"}.isdisjoint(trained), "momentum": recipe.optimizer != "sgd"}
-    for name in sorted(given & idle.keys()):
-        if idle[name]:
-            what = "--optimizer adamw" if name == "momentum" else f"--method {args.method}"
-            raise AdaptationError(f"--{name.replace('_', '-')} changes nothing with {what}: leave it out")
+    trained, method = parts(args.method), f"--method {args.method}"
+    prompts_only = {"pad", "token"}.issuperset(trained)
+    no_attack = "--eps 0" if recipe.eps_255 == 0 else "--loss clean" if args.loss == "clean" else ""
+    because = {"pad": method * ("pad" not in trained), "tokens": method * ("token" not in trained),
+               "prompt_lr": method * {"pad", "token"}.isdisjoint(trained), "weight_decay": method * prompts_only,
+               "lr": method * (prompts_only and args.loss not in ("adv-slow", "adv-prefit")),  # it is their heads'
+               "momentum": "--optimizer adamw" * (recipe.optimizer != "sgd"),
+               **dict.fromkeys(("alpha_255", "attack_steps", "attack_momentum"), no_attack)}
+    for name, reason in because.items():
+        if reason and getattr(args, name) is not None:
+            raise AdaptationError(f"{_flag(name)} changes nothing with {reason}: leave it out")
 
 
 def report(adapted: Adapted, out: Path, given: str = "") -> str:
@@ -134,4 +149,10 @@ def report(adapted: Adapted, out: Path, given: str = "") -> str:
         f"{settings['batch']} images of {settings['source']}, {history.seconds:.0f} s",
         f"held-out source: clean {found['clean']:.1f} %, {attack}; step {adapted.step} is kept ({settings['keep']})",
         f"weights {out / ADAPTED}, record {out / RECORD}",
-        f"next    python -m zsar evaluate --adapted {out / ADAPTED}{given}"])
+        f"next    {this_python()} -m zsar evaluate --adapted {shlex.quote(str(out / ADAPTED))}{given}"])
+
+
+def this_python() -> str:
+    """The interpreter that runs this, as it would be called from here."""
+    path, here = Path(sys.executable), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

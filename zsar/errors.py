@@ -58,5 +58,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     if len(known) <= 4:
         return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
     near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.4)
-    nearest = [k for k in known if k.lower() in near] or known
-    return UnknownNameError(f"unknown {kind} {name!r}: did you mean {', '.join(nearest)}?")
+    if nearest := [k for k in known if k.lower() in near]:
+        return UnknownNameError(f"unknown {kind} {name!r}: did you mean {', '.join(nearest)}?")
+    return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")

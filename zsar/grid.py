@@ -292,7 +292,8 @@ def finish(futures: list[Future]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar drawn-grid``."""
-    parser.add_argument("--out", default="data/results", metavar="DIR", help="where cells and table are kept")
+    parser.add_argument("--out", default="data/results", metavar="DIR",
+                        help="where cells and table are kept (default: data/results)")
     parser.add_argument("--tier", default="core", help=f"{' or '.join(TIERS)} (default: core)")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
@@ -306,6 +307,7 @@ def run(args: argparse.Namespace) -> str:
         raise ZsarError(f"--workers {args.workers}: expected at least 1")
     out = writable_folder(args.out)
     writable_folder(out / NAME)
+    _original(args.device)  # a device that is not there ends this here, not in its processes
     cells = TIERS[args.tier]
     jobs = [] if (out / NAME / "constant.json").exists() else [(run_references, out, args.device)]
     jobs += [(run_cell, cell, out, args.device) for cell in cells if not _cell_file(cell, out).exists()]

@@ -6,8 +6,10 @@ y the label. A new loss is a subclass of ``Loss`` with one method, ``per_image``
 class itself, handed to ``zsar.adapt.adapt``).
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ class Loss(nn.Module):
     attack_maximises = training_minimises = source = ""
     attacked = True  # False: trains on clean images
     fitted = False  # True: ``fit`` is called before the first step
+    least_images = 1  # in one forward pass, below which the loss says nothing
 
     def __init__(self, original: Clip, text: Tensor, seed: int = 0):
         super().__init__()
@@ -228,6 +231,7 @@ class ImgCoAdv(Loss):
 
     attack_maximises = training_minimises = "-mean over same-class j of log softmax(s <z_a, z_j>)"
     source = OURS
+    least_images = 2
 
     def prepare(self, student: Clip, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Clean unit embeddings [B, D], and which of them are positives of which: weights [B, B], rows sum to 1."""
@@ -279,6 +283,32 @@ def get_loss(name: str) -> Callable[..., Loss]:
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
     return LOSSES[name]
+
+
+def code_digest(make: Callable) -> str:
+    """What tells a loss of one's own from another of the same name: its functions' bytecode and its plain values."""
+    told: list[object] = []
+    while isinstance(make, partial):
+        told.append((make.args, sorted(make.keywords.items())))
+        make = make.func
+    own = [kind for kind in getattr(make, "__mro__", ()) if not kind.__module__.startswith(("zsar.", "torch."))]
+    members = [member for kind in own for member in sorted(vars(kind).items())] or [("", make)]
+    for name, value in members:
+        function = getattr(value, "fget", getattr(value, "__func__", value))  # of a property, a static method
+        if code := getattr(function, "__code__", None):
+            told += [name, *_code(code)]
+        elif isinstance(value, (bool, int, float, str, tuple)) and not name.startswith("__"):
+            told.append((name, value))
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+
+
+def _code(code: CodeType) -> list[object]:
+    """Bytecode, names and constants of a function and of those inside it, the same in every process."""
+    told: list[object] = [code.co_code, code.co_names, code.co_varnames]
+    for value in code.co_consts:
+        told += _code(value) if isinstance(value, CodeType) else [
+            sorted(map(repr, value)) if isinstance(value, frozenset) else value]
+    return told
 
 
 def random_directions(n: int, width: int, seed: int) -> Tensor:

@@ -70,7 +70,8 @@ def _size(value: int | None, name: str) -> int:
 def _last_blocks(clip: Clip, k: int) -> nn.Module:
     _, blocks, _ = token_places(clip)
     if k > len(blocks):
-        raise AdaptationError(f"method 'blocks-{k}': {clip.name} has {len(blocks)} blocks")
+        raise AdaptationError(f"method 'blocks-{k}': {clip.name} has {len(blocks)} blocks, expected blocks-1 to "
+                              f"blocks-{len(blocks)}")
     return blocks[-k:]
 
 
@@ -83,8 +84,11 @@ def interpolate(original: Clip, adapted: Clip, weight: float) -> Clip:
     """A CLIP whose image tower is (1 - weight) original + weight adapted: 0 is the original, 1 the adapted one.
 
     Wortsman et al. (2022, "Robust fine-tuning of zero-shot models"); used by Mao et al. (2023). Raises
-    AdaptationError where the two towers differ in form, as with prompts, which no point between them has.
+    AdaptationError where the two towers differ in form, as with prompts, which no point between them has, and for a
+    weight outside 0 to 1.
     """
+    if not 0 <= weight <= 1:
+        raise AdaptationError(f"weight = {weight}: expected a number from 0 (the original) to 1 (the adapted one)")
     ours, theirs = original.model.visual.state_dict(), adapted.model.visual.state_dict()
     if prompt_sizes(original) or prompt_sizes(adapted) or \
             {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
@@ -121,6 +125,8 @@ def load_adapted(path: str | Path, original: Clip) -> Clip:
 
     Raises CheckpointError for a file that is missing, foreign or truncated, and for another original.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder: expected a file, such as its adapted.safetensors")
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("zsar", "null"))

@@ -9,7 +9,9 @@ from zsar.errors import OutputError
 
 
 def writable_folder(folder: str | Path) -> Path:
-    """``folder``, made if need be. Raises OutputError where a file cannot be written into it."""
+    """``folder``, made if need be. Raises OutputError where a file cannot be written into it, and for no name."""
+    if not str(folder).strip():
+        raise OutputError("the name of the folder is empty: name one, or write . for the current folder")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,9 @@ class PadPrompt(nn.Module):
 
     def __init__(self, pad: int, image_size: int):
         super().__init__()
-        if not 1 <= pad <= image_size // 2:
-            raise PromptError(f"pad prompt of {pad} pixels on an image of {image_size}: expected 1 to "
-                              f"{image_size // 2}, for a frame is on both sides")
+        if not isinstance(pad, int) or not 1 <= pad <= image_size // 2:
+            raise PromptError(f"pad prompt of {pad} pixels on an image of {image_size}: expected a whole number from "
+                              f"1 to {image_size // 2}, for a frame is on both sides")
         self.pad, self.image_size = pad, image_size
         inside = torch.zeros(image_size, image_size, dtype=torch.bool)
         inside[pad:image_size - pad, pad:image_size - pad] = True
@@ -66,15 +66,16 @@ class TokenPrompt(nn.Module):
     They start at random with standard deviation 1, as in the code of Mao et al. (``ln_pre`` makes the size of a token
     irrelevant to the tower, but not to the optimizer: one that begins small is turned by a small step). They are taken
     off again behind the last block, so that any pooling sees the picture's own tokens only. Raises PromptError unless
-    ``n`` is at least 1.
+    ``n`` and ``width`` are at least 1.
     """
 
     kind = "token"
 
     def __init__(self, n: int, width: int, seed: int = 0):
         super().__init__()
-        if n < 1:
-            raise PromptError(f"token prompt of {n} tokens: expected at least 1")
+        for size, what in ((n, "tokens"), (width, "numbers a token")):
+            if not isinstance(size, int) or size < 1:
+                raise PromptError(f"token prompt of {size} {what}: expected a whole number of at least 1")
         generator = torch.Generator().manual_seed(seed)
         self.tokens = nn.Parameter(torch.randn(n, width, generator=generator))
 

@@ -48,18 +48,24 @@ class Recipe:
                             ("keep", ("best", "last"))):
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
-        for name in ("batch", "steps", "accumulate", "held_out", "validate_every"):
+        for name in ("batch", "steps", "accumulate", "held_out", "validate_every", "attack_steps"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise AdaptationError(f"{name} = {getattr(self, name)}: expected a whole number of at least 1")
-        for name in ("lr", "prompt_lr", "weight_decay", "momentum", "warmup"):
+        for name in ("lr", "prompt_lr", "weight_decay"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise AdaptationError(f"{name} = {getattr(self, name)}: expected a number of at least 0")
+        for name in ("momentum", "attack_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise AdaptationError(f"{name} = {getattr(self, name)}: expected a number from 0 to below 1")
+        if not isinstance(self.warmup, int) or not 0 <= self.warmup < self.steps:
+            raise AdaptationError(f"warmup = {self.warmup}: expected a whole number of steps, fewer than all "
+                                  f"{self.steps}")
         if self.batch % self.accumulate:
             raise AdaptationError(f"a batch of {self.batch} does not divide into accumulate = {self.accumulate} parts")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 2**23):  # its images' seeds have 63 bits
             raise AdaptationError(f"seed {self.seed}: expected a whole number from 0 to {2**23 - 1}")
         check_settings(eps=from_grey_levels(self.eps_255), alpha=from_grey_levels(self.alpha_255, "alpha"),
-                       steps=self.attack_steps, momentum=self.attack_momentum)
+                       steps=self.attack_steps)
 
     def rate(self, method: str) -> float:
         """The rate by which a search over ``method`` goes: that of the tower where it is trained, else the prompts'."""

@@ -6,7 +6,7 @@ the seed of the training (Student's t over the seeds' means), added in quadratur
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,16 @@ import numpy as np
 import pandas
 from scipy import stats
 
+from zsar.errors import unknown_name
+from zsar.losses import LOSSES
+from zsar.methods import METHODS
 from zsar.paths import data_path
 from zsar.results import Z95, unpack_bits
 
 SOURCE = "DrawnImageNet"
 NEAR = ("DrawnCIFAR10", "DrawnCIFAR100", "DrawnSTL10", "DrawnCaltech101", "DrawnCaltech256")
 BINARY = ("DrawnPCAM", "DrawnHatefulMemes")
+KINDS = ("clean", "robust")
 GROUPS = ("source", "unseen", "unseen without binary", "near", "far")
 
 
@@ -41,6 +45,8 @@ def in_group(dataset: str, group: str) -> bool:
     """Whether a dataset belongs to one of ``GROUPS``; near ones are drawn in the manner of the source's objects."""
     if group == "source":
         return dataset == SOURCE
+    if group not in GROUPS:
+        raise unknown_name("group of tasks", group, GROUPS)
     members = {"unseen": True, "unseen without binary": dataset not in BINARY, "near": dataset in NEAR,
                "far": dataset not in NEAR}
     return dataset != SOURCE and members[group]
@@ -65,6 +71,10 @@ class Study:
         """
         core = {"train_eps_255": 4, "train_images": 12_000, "training_steps": 300, "tokens": 144, "source": "all",
                 "rate": None}
+        for kind, names, known in (("field of a cell", other, core), ("loss", [loss], self._names("loss", LOSSES)),
+                                   ("method", [method], self._names("method", METHODS))):
+            if unknown := [name for name in names if name not in known]:
+                raise unknown_name(kind, unknown[0], known)
         fixed = {"loss": loss, "method": method} | ({} if loss == "none" else core | other)
         at = (eps_255, 0 if loss == "none" else 1 if weight is None else weight)
         found = {}
@@ -74,6 +84,10 @@ class Study:
                     if (test["eps_255"], test["weight"]) == at:
                         found[record["cell"]["seed"]] = record, test["rows"]
         return [found[seed] for seed in sorted(found)]
+
+    def _names(self, field: str, known: Iterable[str]) -> set[str]:
+        """What a field of a cell may say: what the package knows, the references, and what the records say."""
+        return {*known, "none", "original", "constant", *(record["cell"][field] for record in self.cells)}
 
     def bits(self, loss: str, method: str, kind: str, group: str, **which) -> np.ndarray:
         """Which pictures were right, bool [seeds, tasks, images], empty where missing.
@@ -196,6 +210,8 @@ def estimate(values: np.ndarray) -> Estimate | None:
 
 def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:
     """bool [tasks, images] of the rows of a test that belong to a group."""
+    if kind not in KINDS:
+        raise unknown_name("kind of accuracy", kind, KINDS)
     members = [row for row in rows if in_group(row["dataset"], group)]
     return np.stack([unpack_bits(row[f"{kind}_bits"], row["images"]) for row in members])
 

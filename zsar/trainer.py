@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset
 from zsar.errors import AdaptationError, CheckpointError, DivergenceError
 from zsar.evaluate import attack_from_settings, evaluate_dataset
-from zsar.losses import Loss, get_loss
+from zsar.losses import Loss, code_digest, get_loss
 from zsar.methods import fill, make_student, save_adapted, trainable
 from zsar.outputs import write_json
 from zsar.recipes import Recipe
@@ -31,6 +32,9 @@ from zsar.results import provenance
 from zsar.training import finish_the_step, read_checkpoint, warmup_cosine, write_checkpoint
 
 CHECKPOINT, ADAPTED, RECORD = "checkpoint.pt", "adapted.safetensors", "record.json"
+#: Settings that are digests, and what it means that they differ.
+DIGESTS = {"data": "the images, labels or texts of the source differ", "original": "the original CLIP is another",
+           "loss_code": "the code of the loss has changed"}
 LOG_EVERY = 10  # steps between two looks at the losses, for which an accelerator must wait
 
 
@@ -66,7 +70,10 @@ class Trainer:
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
                  recipe: Recipe, out: Path | None = None, watch: Callable[[History], None] = lambda history: None,
                  held_out: ImageDataset | None = None):
+        check_types(source, loss, recipe)
         recipe.check()
+        if not recipe.rate(method):
+            raise AdaptationError(f"a learning rate of 0: {method} would change nothing")
         check_source(source, recipe, recipe.held_out if held_out is None else 0)
         if held_out is not None and (len(held_out) == 0 or held_out.classnames != source.classnames):
             raise AdaptationError(f"held-out images: found {len(held_out)} of {held_out.name}; expected at least one, "
@@ -78,16 +85,17 @@ class Trainer:
         self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates)
         make = get_loss(loss) if isinstance(loss, str) else loss
         self.loss = make(original, self.classifier.text_features, recipe.seed)
+        check_loss(self.loss, recipe)
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", str(loss))
-        self.settings = {"loss": name, "method": method,
-                         "source": source.name, "images": len(source), "data": data_digest(self.train, self.held_out),
-                         "original": original.digest, **asdict(recipe)}
+        own = {} if isinstance(loss, str) else {"loss_code": code_digest(loss)}
+        self.settings = {"loss": name, **own, "method": method, "source": source.name, "images": len(self.train),
+                         "data": data_digest(self.train, self.held_out), "original": original.digest, **asdict(recipe)}
         if self.loss.attacked and not recipe.eps_255:
             warnings.warn(f"eps 0: {name} is trained on clean images, without an attack", stacklevel=3)
         self.optimizer = optimizer_for(self.student, self.loss, recipe)
         self.history, self.best = History(), {}
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
-        state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder") if out else None
+        state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder", DIGESTS) if out else None
         if state:
             self._restore(state)
         else:
@@ -124,7 +132,8 @@ class Trainer:
                 if stopping:
                     break
         if stop.is_set():
-            raise KeyboardInterrupt
+            where = f"is saved in {self.out}; the same call goes on from there" if self.out else "was the last"
+            raise KeyboardInterrupt(f"step {self.history.step} {where}")
 
     def batches(self, first: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice."""
@@ -204,6 +213,9 @@ class Trainer:
         return sum(recent) / max(1, len(recent))
 
     def _check_loss(self, step: int, value: float) -> None:
+        if not self.history.losses and not math.isfinite(value):
+            raise DivergenceError(f"the loss {self.settings['loss']} is {value} at step {step}, before any update: "
+                                  "look for NaN in the source's images, in the weights and in the loss's own formula")
         first = self.history.losses[0][1] if self.history.losses else value
         guessing = math.log(len(self.train.classnames))  # a first loss may be near 0: Clean's is
         if math.isfinite(value) and value <= 100 * max(first, guessing):
@@ -213,6 +225,7 @@ class Trainer:
         saved = self.out / CHECKPOINT if self.out else None
         raise DivergenceError(f"the loss {self.settings['loss']} is {value:.4g} at step {step} (it began at "
                               f"{first:.4g}): the training diverged; try {advice}"
+                              + (", in another folder" if self.out else "")
                               + (f"; the last good checkpoint is {saved}" if saved and saved.exists() else ""))
 
     def _check_weights(self) -> None:
@@ -240,14 +253,18 @@ class Trainer:
                 "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict()})
 
     def _restore(self, state: dict) -> None:
-        fill(self.student, state["student"], self.out / CHECKPOINT)
+        path, expected = self.out / CHECKPOINT, {"student", "loss", "optimizer", "history", "best"}
+        if missing := expected - {key for key in expected if isinstance(state.get(key), dict)}:
+            raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: choose another folder")
+        fill(self.student, state["student"], path)
         try:
             self.loss.load_state_dict(state["loss"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{self.out / CHECKPOINT} is of another loss {self.settings['loss']}, with "
-                                  "parameters of another form: choose another folder") from error
-        self.history, self.best = History(**state["history"]), state["best"]
+            self.history, self.best = History(**state["history"]), state["best"]
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is of another loss {self.settings['loss']} or broken: its parameters have "
+                                  "another form; choose another folder") from error
+        tqdm.write(f"continuing {path} at step {self.history.step} of {self.recipe.steps}", file=sys.stderr)
 
     def finish(self) -> Adapted:
         """The best (or last) weights so far, frozen; written to ``out`` where there is one."""
@@ -301,6 +318,27 @@ def data_digest(*parts: ImageDataset) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
+def check_types(source: Any, loss: Any, recipe: Any) -> None:
+    """Raise AdaptationError for arguments of another kind, such as a name where the thing itself is expected."""
+    for name, value, kind, how in (("source", source, ImageDataset, "an ImageDataset, as of load_dataset(name)"),
+                                   ("recipe", recipe, Recipe, "a Recipe, as of get_recipe(name)")):
+        if not isinstance(value, kind):
+            raise AdaptationError(f"{name} = {value!r}: expected {how}")
+    if isinstance(loss, Loss) or not (isinstance(loss, str) or callable(loss)):
+        raise AdaptationError(f"loss = an object of {type(loss).__name__}: expected a name, or a class that makes it")
+
+
+def check_loss(loss: Any, recipe: Recipe) -> None:
+    """Raise AdaptationError unless ``loss`` is one, and batches are large enough for it."""
+    if not isinstance(loss, Loss):
+        raise AdaptationError(f"the loss is a {type(loss).__name__}: expected a subclass of zsar.losses.Loss")
+    if type(loss).per_image is Loss.per_image and type(loss).forward is Loss.forward:
+        raise AdaptationError(f"the loss {type(loss).__name__} has no method per_image: define it")
+    if (part := recipe.batch // recipe.accumulate) < loss.least_images:
+        raise AdaptationError(f"{type(loss).__name__} compares images with each other: {part} at a time are too few, "
+                              f"expected at least {loss.least_images}; take a larger batch or a smaller accumulate")
+
+
 def check_source(source: ImageDataset, recipe: Recipe, held_out: int) -> None:
     """Raise AdaptationError unless ``source`` can be trained on."""
     n, classes = len(source), len(source.classnames)
@@ -320,4 +358,5 @@ def check_source(source: ImageDataset, recipe: Recipe, held_out: int) -> None:
                               f"{source.classnames[missing[0]]!r}: take more images, or leave those names out")
     if n - held_out < recipe.batch:
         raise AdaptationError(f"{source.name} has {n} images, of which {held_out} are held out: too few for a "
-                              f"batch of {recipe.batch}; take more images, fewer held out or a smaller batch")
+                              f"batch of {recipe.batch}; take at least {held_out + recipe.batch} images, fewer held "
+                              "out or a smaller batch")

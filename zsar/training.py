@@ -4,7 +4,7 @@ import io
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,10 +32,11 @@ def write_checkpoint(path: Path, state: dict) -> None:
     write_atomically(path, file.getbuffer())
 
 
-def read_checkpoint(path: Path, settings: dict, mend: str) -> dict | None:
+def read_checkpoint(path: Path, settings: dict, mend: str, digests: Mapping[str, str] | None = None) -> dict | None:
     """The state in ``path``, if there is one, which must carry the same ``settings``.
 
-    Raises CheckpointError, which ends in ``mend``, where it is broken or of other settings, and says which differ.
+    Raises CheckpointError, which ends in ``mend``, where it is broken or of other settings, and says which differ; of
+    ``digests``, whose values tell a reader nothing, what they are digests of.
     """
     if not path.exists():
         return None
@@ -44,8 +45,8 @@ def read_checkpoint(path: Path, settings: dict, mend: str) -> dict | None:
         found = dict(state["settings"])
     except Exception as error:  # torch's zip and pickle errors: all mean a truncated or foreign file
         raise CheckpointError(f"cannot read the checkpoint {path}: {mend}") from error
-    differing = [f"{key} was {found.get(key)!r}, is {value!r}" for key, value in settings.items()
-                 if found.get(key) != value]
+    differing = [digests[key] if digests and key in digests else f"{key} was {found.get(key)!r}, is {value!r}"
+                 for key, value in settings.items() if found.get(key) != value]
     if differing:
         raise CheckpointError(f"{path} was begun with other settings ({'; '.join(differing)}): use those, or {mend}")
     return state
