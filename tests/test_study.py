@@ -235,7 +235,7 @@ def test_the_curve(tmp_path):
     (lambda s: s.mean("tekoa", "finetune", "clean"), "unknown loss 'tekoa': did you mean"),
     (lambda s: s.mean("tecoa", "finetun", "clean"), "unknown method 'finetun': did you mean finetune"),
     (lambda s: s.mean("tecoa", "finetune", "cleen"), "unknown kind of accuracy 'cleen': expected one of clean, robust"),
-    (lambda s: s.mean("tecoa", "finetune", "clean", "unsean"), "unknown group of tasks 'unsean': did you mean .*unseen"),
+    (lambda s: s.mean("tecoa", "finetune", "clean", "unsean"), "unknown group of tasks 'unsean': .*unseen"),
     (lambda s: s.mean("tecoa", "finetune", "clean", train_eps=2), "unknown field of a cell 'train_eps': did you mean"),
     (lambda s: s.table([("fair", "finetune")]), "unknown loss 'fair': did you mean fare")])
 def test_a_misspelt_question_is_no_missing_cell(ask, message, tmp_path):
