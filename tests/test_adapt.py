@@ -103,7 +103,7 @@ def test_vit_b_32_by_every_loss_and_method(loss, method, monkeypatch):
 @pytest.fixture
 def world(monkeypatch, tiny_clip):
     """The command line on the tiny CLIP and made-up pictures."""
-    monkeypatch.setattr(module, "load_dataset", lambda name, split: made_up(60))
+    monkeypatch.setattr(module, "load_dataset", lambda name, split, *where: made_up(60))
     monkeypatch.setattr(module, "load_clip", lambda *args, **how: tiny_clip)
 
 
@@ -213,7 +213,7 @@ def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
     (["--method", "pad+pad"], "each at most once"), (["--recipe", "papers"], "unknown recipe 'papers'"),
     (["--optimizer", "adam"], "unknown optimizer 'adam'"), (["--precision", "fp16"], "unknown precision 'fp16'"),
     (["--keep", "first"], "unknown keep 'first'"), (["--profile", "ful"], "unknown profile 'ful'"),
-    (["--method", "pad", "--pad", "30"], "pad prompt of 30 pixels on an image of 16: expected a whole number from 1 to 8"),
+    (["--method", "pad", "--pad", "30"], "30 pixels on an image of 16: expected a whole number from 1 to 8"),
     (["--method", "token", "--tokens", "0"], "token prompt of 0 tokens"), (["--lr", "-1"], "lr = -1"),
     (["--batch", "9", "--accumulate", "2"], "a batch of 9 does not divide"), (["--batch", "two"], "invalid int value"),
     (["--images", "0"], "--images 0"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zsar.datasets import dataset_names
+from zsar.datasets.drawn import DRAWN_NAMES
 from zsar.errors import UnknownNameError
 from zsar.grid import Cell
 from zsar.results import pack_bits
@@ -110,10 +110,10 @@ def test_an_accuracy_stays_between_0_and_100(tmp_path):
 # which cells and which pairs
 
 def test_groups_part_the_sixteen():
-    names = {group: {name for name in dataset_names() if in_group(name, group)} for group in GROUPS}
+    names = {group: {name for name in DRAWN_NAMES if in_group(name, group)} for group in GROUPS}
     assert names["source"] == {SOURCE} and len(names["unseen"]) == 15
     assert names["near"] == set(NEAR) and not names["near"] & names["far"]
-    assert names["near"] | names["far"] == names["unseen"] == set(dataset_names()) - {SOURCE}
+    assert names["near"] | names["far"] == names["unseen"] == set(DRAWN_NAMES) - {SOURCE}
     assert names["unseen"] - names["unseen without binary"] == set(BINARY)
 
 
@@ -235,7 +235,7 @@ def test_the_curve(tmp_path):
     (lambda s: s.mean("tekoa", "finetune", "clean"), "unknown loss 'tekoa': did you mean"),
     (lambda s: s.mean("tecoa", "finetun", "clean"), "unknown method 'finetun': did you mean finetune"),
     (lambda s: s.mean("tecoa", "finetune", "cleen"), "unknown kind of accuracy 'cleen': expected one of clean, robust"),
-    (lambda s: s.mean("tecoa", "finetune", "clean", "unsean"), "unknown group of tasks 'unsean': did you mean .*unseen"),
+    (lambda s: s.mean("tecoa", "finetune", "clean", "unsean"), "unknown group of tasks 'unsean': .*unseen"),
     (lambda s: s.mean("tecoa", "finetune", "clean", train_eps=2), "unknown field of a cell 'train_eps': did you mean"),
     (lambda s: s.table([("fair", "finetune")]), "unknown loss 'fair': did you mean fare")])
 def test_a_misspelt_question_is_no_missing_cell(ask, message, tmp_path):

@@ -48,6 +48,10 @@ class DatasetError(ZsarError):
     """Files of a dataset that are missing, incomplete, of another dataset, or do not fit its manifest."""
 
 
+class MissingDatasetError(DatasetError):
+    """Nothing of a dataset is where it is looked for."""
+
+
 class UnreadableImageError(ZsarError):
     """An image of a dataset that cannot be decoded: truncated, or no image at all."""
 

@@ -24,6 +24,11 @@ class ImageDataset(torch.utils.data.Dataset):
         self.labels, self.ids = labels, list(ids)
         self._read, self._rows = read, np.arange(len(self.ids)) if rows is None else rows
 
+    @property
+    def decodes(self) -> bool:
+        """Whether reading takes long enough for worker processes to pay: images are decoded from files."""
+        return getattr(self._read, "decodes", False)
+
     def __len__(self) -> int:
         return len(self.ids)
 

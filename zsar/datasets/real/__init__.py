@@ -2,27 +2,27 @@
 the original files, ``shards`` those of the Hugging Face hub; ``images`` decodes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from zsar.datasets.real import annotated, arrays, folders
+from zsar.datasets.real.listing import LayoutReader, Listing
 
-import numpy as np
+__all__ = ["READERS", "LayoutReader", "Listing"]
 
-from zsar.datasets.real.images import Encoded
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A split as its files have it, nothing decoded yet: ids, labels int64 [N] in the order of ``Manifest.annotated``,
-    and the encoded images. Sorted by what ``ids`` say, whatever the order on disk.
-
-    ids are stable and readable: the path below the dataset's folder with slashes, or the number in an array file.
-    """
-
-    ids: list[str]
-    labels: np.ndarray
-    encoded: Sequence[Encoded]
-
-
-#: ``reader(root, split, annotated) -> Listing``; split is ``train`` or ``test``, the protocol's evaluation split.
-LayoutReader = Callable[[Path, str, tuple[str, ...]], Listing]
+#: What reads the original layout of each. ``root`` is what torchvision's class of that name takes.
+READERS: dict[str, LayoutReader] = {
+    "ImageNet": folders.imagenet,
+    "CIFAR10": arrays.cifar10,
+    "CIFAR100": arrays.cifar100,
+    "STL10": arrays.stl10,
+    "Caltech101": folders.caltech101,
+    "Caltech256": folders.caltech256,
+    "OxfordPets": annotated.oxford_pets,
+    "StanfordCars": annotated.stanford_cars,
+    "Food101": annotated.food101,
+    "Flowers102": annotated.flowers102,
+    "FGVCAircraft": annotated.fgvc_aircraft,
+    "SUN397": folders.sun397,
+    "DTD": annotated.dtd,
+    "PCAM": arrays.pcam,
+    "HatefulMemes": annotated.hateful_memes,
+    "EuroSAT": folders.eurosat,
+}
