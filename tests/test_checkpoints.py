@@ -17,6 +17,7 @@ from open_clip.model import set_model_preprocess_cfg
 from open_clip.push_to_hf_hub import save_for_hf
 from safetensors.torch import save_file
 
+from zsar import checkpoints
 from zsar import clip as clip_module
 from zsar.checkpoints import read_tensors
 from zsar.clip import load_clip
@@ -424,7 +425,8 @@ def test_folders_that_are_not_there(tmp_path):
 
 # offline
 
-def test_a_repository_in_the_cache_needs_no_network(cache, robust, images, tmp_path):
+def test_a_repository_in_the_cache_is_used_without_asking(cache, robust, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "download_pretrained_from_hf", pytest.fail)
     save_folder(tmp_path / "clip", robust)
     shutil.copytree(tmp_path / "clip", into_cache(cache, FARE_REPOSITORY), dirs_exist_ok=True)
     check(load_clip(f"hf-hub:{FARE_REPOSITORY}", device="cpu"), images, robust, robust)
@@ -444,6 +446,11 @@ def test_repositories_without_a_name(name, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError):
         load_clip(name, device="cpu")
+
+
+def test_a_tag_in_the_cache_is_used_without_asking(small, openai, images, monkeypatch):
+    monkeypatch.setattr(checkpoints, "download_pretrained", pytest.fail)
+    check(load_clip(QUICK, pretrained="openai", device="cpu"), images, openai, openai)
 
 
 def test_a_tag_that_is_not_there(cache):

@@ -19,7 +19,8 @@ def test_environment_yml_lists_what_pyproject_lists():
     extras = PROJECT["project"]["optional-dependencies"]
     assert python == f"python{PROJECT['project']['requires-python']}"
     assert pip == "pip"
-    assert nested["pip"] == [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"], "-e ."]
+    listed = [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"], "-e ."]
+    assert nested["pip"] == listed
 
 
 @pytest.mark.parametrize("name", ["environment.yml", "README.md"])

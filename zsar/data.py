@@ -156,9 +156,10 @@ def verify(manifest: Manifest, root: Path, workers: int = 0) -> list[str]:
             continue
         try:
             dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
+        except MissingDatasetError as error:
+            return [str(error)]
         except DatasetError as error:
-            if split == "test" or "train" not in str(error):
-                wrong.append(str(error))
+            wrong.append(f"{split}: {error}")
             continue
         if len(dataset) != expected:
             wrong.append(f"{split}: found {len(dataset):,} images, expected {expected:,}")
