@@ -99,6 +99,16 @@ def test_folders_and_dots_in_names_are_no_matter(tmp_path):
     assert contents(tmp_path / "into") == {"birds/one.jpg": b"one"}
 
 
+@pytest.mark.parametrize("protection", [archives.FILTER, {}])
+def test_permissions_and_owners_of_strangers_are_not_taken(tmp_path, protection, monkeypatch):
+    """Nor does it need the protection that Python before 3.11.4 lacks."""
+    monkeypatch.setattr(archives, "FILTER", protection)
+    archive = write_tar(tmp_path / "pictures.tar", [member("run.sh", b"run", mode=0o6777, uid=12345, gid=12345)])
+    found = extract(archive, tmp_path / "into")[0].stat()
+    assert found.st_mode & 0o7111 == 0
+    assert found.st_uid != 12345
+
+
 @pytest.mark.parametrize(("name", "why"), [
     ("/etc/cron.d/evil", "absolute path"),
     ("//host/share/evil", "absolute path"),
@@ -290,7 +300,7 @@ def test_a_complete_extraction_is_not_touched(tmp_path, monkeypatch):
     archive, into = write(tmp_path, ".tar"), tmp_path / "into"
     paths = extract(archive, into)
     times = [path.stat().st_mtime_ns for path in paths]
-    monkeypatch.setattr(tarfile.TarFile, "extractall", None)
+    monkeypatch.setattr(tarfile.TarFile, "extract", None)
     assert extract(archive, into) == paths
     assert [path.stat().st_mtime_ns for path in paths] == times
 

@@ -323,6 +323,13 @@ def test_a_folder_that_squashes(robust, tmp_path):
     assert clip.squash and clip.interpolation.value == "bilinear"
 
 
+@pytest.mark.parametrize("preprocess", [{"mean": (0.5, 0.5)}, {"std": "one"}, {"interpolation": "cubic"}])
+def test_a_folder_whose_preprocessing_makes_no_sense(preprocess, robust, tmp_path):
+    folder = save_folder(tmp_path / "clip", robust, preprocess=preprocess)
+    with pytest.raises(CheckpointError, match="cannot use the preprocess_cfg of .*three channels"):
+        load_clip(str(folder), device="cpu")
+
+
 def test_a_folder_with_another_tower(robust, openai, images, tmp_path):
     folder = save_folder(tmp_path / "clip", openai)
     torch.save(robust.visual.state_dict(), tmp_path / "tower.pt")
@@ -464,7 +471,8 @@ def test_a_tag_that_is_not_there(cache):
 
 def test_the_rest_of_a_tower_that_is_not_there(cache, robust, tmp_path):
     torch.save(robust.visual.state_dict(), tmp_path / "fare.pt")
-    with pytest.raises(CheckpointError, match="the weights 'openai' of 'ViT-B-32-quickgelu' are not on this machine"):
+    with pytest.raises(CheckpointError, match="fare.pt holds an image tower only, and for the rest, as in FILE.fare.pt,"
+                                              " the weights 'openai' of 'ViT-B-32-quickgelu' are not on this machine"):
         load_clip(QUICK, pretrained=tmp_path / "fare.pt", device="cpu")
 
 

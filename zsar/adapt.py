@@ -10,11 +10,11 @@ from pathlib import Path
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import AdaptationError, OutputError
-from zsar.evaluate import add_data_arguments, check_workers
+from zsar.evaluate import add_data_arguments, add_model_arguments, check_workers
 from zsar.losses import LOSSES, Loss, get_loss
 from zsar.methods import METHODS, parts
 from zsar.outputs import writable_folder
-from zsar.profiles import PROFILES, get_profile
+from zsar.profiles import get_profile
 from zsar.recipes import RECIPES, Recipe, get_recipe
 from zsar.trainer import ADAPTED, RECORD, Adapted, History, Trainer
 
@@ -80,9 +80,7 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar adapt``."""
-    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
-    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
-    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    add_model_arguments(parser)
     parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=f"{', '.join(LOSSES)} (default: tecoa)")
     parser.add_argument("--method", default="finetune", metavar="METHOD",
                         help=f"{', '.join(METHODS)} (default: finetune; blocks-k trains the last k blocks)")

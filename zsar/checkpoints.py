@@ -96,8 +96,12 @@ def read_weights(name: str, pretrained: str | None) -> tuple[list[Weights], dict
         if not is_tower(towers[0].tensors):
             raise CheckpointError(f"{tower} holds more than an image tower: give it alone, without {base}+")
     elif is_tower(found):
-        towers = [Weights("visual", found, path)]
-        path, preprocess = weights_source(name, _rest_of_tower(name, path))
+        towers, rest = [Weights("visual", found, path)], _rest_of_tower(name, path)
+        try:
+            path, preprocess = weights_source(name, rest)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} holds an image tower only, and for the rest, as in FILE+{path.name}, "
+                                  f"{error}") from error
         found = read_tensors(path)
     else:
         towers = []
@@ -195,7 +199,7 @@ def read_architecture(name: str) -> tuple[dict, dict]:
         else:
             config, preprocess = _transformers_config(content), _transformers_preprocess(file.parent)
         if not isinstance(config["vision_cfg"], dict) or not isinstance(config["text_cfg"], dict):
-            raise TypeError("vision_cfg and text_cfg are no tables")
+            raise TypeError("vision_cfg or text_cfg is no object")
         if preprocess.get("resize_mode", "shortest") not in ("shortest", "squash"):
             raise ValueError(f"resize_mode {preprocess['resize_mode']!r} is neither shortest nor squash")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -240,7 +240,7 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
         places = [name.removeprefix("local-dir:"), *(split_pretrained(pretrained) if pretrained else ())]
         stamp = tuple(_stamp(Path(place)) for place in places if place)
     except OSError as error:  # a name too long, a folder that may not be read
-        raise CheckpointError(f"cannot read the weights {pretrained or name} ({error.strerror})") from error
+        raise CheckpointError(f"cannot read the weights file {pretrained or name} ({error.strerror})") from error
     return _load(name, pretrained, stamp, device)
 
 
@@ -284,7 +284,12 @@ def _load(name: str, pretrained: str | None, stamp: tuple, device: torch.device)
     model, tokenizer = _build_drawn() if name == "drawn" else _build(name, config)
     for part in weights:
         load_weights(model, name, part)
-    return Clip(model, tokenizer, name=name, preprocess=own | preprocess).to(device)
+    try:
+        clip = Clip(model, tokenizer, name=name, preprocess=own | preprocess)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"cannot use the preprocess_cfg of {name!r} ({first_line(error)}): expected mean and std "
+                              "of three channels, and an interpolation such as bicubic") from error
+    return clip.to(device)
 
 
 def _build(name: str, config: dict) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:

@@ -166,9 +166,7 @@ def table(record: dict) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar evaluate``."""
-    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
-    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
-    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    add_model_arguments(parser)
     parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, on top of the model")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
@@ -183,6 +181,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file, after each dataset")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that takes a profile's CLIP or another."""
+    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
+    parser.add_argument("--model", help="drawn, a model of open_clip, a folder, or hf-hub:OWNER/NAME (default: the "
+                        "profile's)")
+    parser.add_argument("--pretrained", help="tag, file, TAG+FILE (an image tower in other weights), or random "
+                        "(default: the profile's)")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -303,8 +303,8 @@ def _page(source: Source) -> str:
 def _hub_error(error: Exception, source: Source, folder: Path) -> ZsarError:
     """What an exception of the hub's client means, in one line."""
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return OutputError(f"cannot write into {folder} ({error.strerror}): make room or change its permissions, then "
-                           "fetch again: it goes on where it is")
+        return OutputError(f"cannot read or write {error.filename or folder} ({error.strerror}): make room or change "
+                           "its permissions, then fetch again: it goes on where it is")
     if isinstance(error, GatedRepoError):
         return DatasetError(f"the files of {_page(source)} are given out to those who agreed to its terms: accept them "
                             "on that page, log in with 'hf auth login', and fetch again")
