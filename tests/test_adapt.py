@@ -103,7 +103,7 @@ def test_vit_b_32_by_every_loss_and_method(loss, method, monkeypatch):
 @pytest.fixture
 def world(monkeypatch, tiny_clip):
     """The command line on the tiny CLIP and made-up pictures."""
-    monkeypatch.setattr(module, "load_dataset", lambda name, split: made_up(60))
+    monkeypatch.setattr(module, "load_dataset", lambda name, split, *where: made_up(60))
     monkeypatch.setattr(module, "load_clip", lambda *args, **how: tiny_clip)
 
 

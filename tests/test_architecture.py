@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "checkpoints", "training"},
-    {"datasets", "results", "profiles"},
+    {"errors", "paths", "tokenizer", "outputs", "checkpoints", "training", "profiles"},
+    {"datasets", "results"},
     {"clip"},
     {"prompts"},
     {"methods"},
@@ -18,7 +18,7 @@ ORDER = (
     {"trainer"},
     {"adapt"},
     {"figures", "widgets"},
-    {"photo", "pretrain", "grid", "bench"},
+    {"photo", "pretrain", "grid", "bench", "bench_input", "data"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from reference.make import reference_pictures
 
-from zsar.datasets import dataset_names, load_dataset
-from zsar.datasets.drawn import LENGTHS, render
+from zsar.datasets import load_dataset
+from zsar.datasets.drawn import DRAWN_NAMES, LENGTHS, render
 from zsar.datasets.drawn.captions import vocabulary, web_pairs
 from zsar.datasets.drawn.randomness import Stream
 from zsar.datasets.drawn.tasks import TASKS
@@ -60,10 +60,10 @@ def test_random_numbers_have_the_moments_they_claim():
 
 
 def test_the_sixteen_tasks_mirror_the_paper():
-    assert len(dataset_names()) == 16 and dataset_names()[0] == "DrawnImageNet"
+    assert len(DRAWN_NAMES) == 16 and DRAWN_NAMES[0] == "DrawnImageNet"
     source = set(TASKS["DrawnImageNet"].classnames)
     assert 40 <= len(source) <= 60
-    for name in dataset_names()[1:]:
+    for name in DRAWN_NAMES[1:]:
         assert not source & set(TASKS[name].classnames), f"{name} shares classes with the source"
         assert len(set(TASKS[name].classnames)) == len(TASKS[name].classnames)
 

@@ -4,12 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zsar import datasets, evaluate
 from zsar.attacks import MICRO_BATCH, cross_entropy, image_seeds, pgd
 from zsar.clip import ZeroShotClassifier
 from zsar.datasets import ImageDataset
-from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, ZsarError
+from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, UnreadableImageError, ZsarError
 from zsar.profiles import PROFILES, SIXTEEN, get_profile
 
 NAMES = ["cat", "dog", "car", "frog"]
@@ -27,7 +28,7 @@ def fake(name: str, n: int = 13) -> ImageDataset:
 @pytest.fixture
 def world(monkeypatch, tiny_clip):
     """The command line on the tiny CLIP and made-up pictures."""
-    monkeypatch.setattr(datasets, "load_dataset", fake)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **where: fake(name))
     monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
 
 
@@ -150,3 +151,63 @@ def test_profiles(monkeypatch):
     assert get_profile().model == "ViT-B-32-quickgelu" and get_profile("colab").images == 1000
     with pytest.raises(UnknownNameError, match="profile 'ful'.*full"):
         get_profile("ful")
+
+
+# images that cannot be read, and images of one's own
+
+def broken(n=13, at=(2, 9)):
+    source = fake("DrawnPCAM", n)
+
+    def read(rows):
+        if hit := set(at) & set(rows.tolist()):
+            raise UnreadableImageError(f"cannot read the image {source.ids[min(hit)]}: truncated")
+        return source._read(rows)
+
+    return ImageDataset(source.name, "test", source.classnames, source.templates, source.labels, source.ids, read)
+
+
+def test_unreadable_images_do_not_count_and_are_named(tiny_clip):
+    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 2})
+    row = evaluate.evaluate_dataset(tiny_clip, broken(), attack)
+    readable = evaluate.evaluate_dataset(tiny_clip, fake("DrawnPCAM").select(np.delete(np.arange(13), [2, 9])), attack)
+    for key in ("images", "clean", "robust", "clean_bits", "robust_bits"):
+        assert row[key] == readable[key]
+    assert row["images"] == 11 and list(row["unreadable"]) == ["DrawnPCAM/2", "DrawnPCAM/9"]
+    with pytest.raises(UnreadableImageError, match="DrawnPCAM/2: truncated"):
+        evaluate.evaluate_dataset(tiny_clip, broken(), attack, strict=True)
+    with pytest.raises(UnreadableImageError, match="none of the 13 images of DrawnPCAM can be read"):
+        evaluate.evaluate_dataset(tiny_clip, broken(at=range(13)), attack)
+
+
+def test_the_report_names_what_could_not_be_read(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **where: broken())
+    report = run("--datasets", "DrawnPCAM", "--attack", "none", "--json", str(tmp_path / "out.json"))
+    assert report.endswith("2 images could not be read and do not count, e.g. DrawnPCAM/2")
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["unreadable"].keys() == {"DrawnPCAM/2",
+                                                                                              "DrawnPCAM/9"}
+
+
+def test_ids_of_a_subset_are_kept(world, tmp_path):
+    out = tmp_path / "out.json"
+    run("--datasets", "DrawnPCAM", "--attack", "none", "--images", "5", "--json", str(out))
+    row, = json.loads(out.read_text())["rows"]
+    assert row["ids"] == fake("DrawnPCAM").subset(5).ids
+    run("--datasets", "DrawnPCAM", "--attack", "none", "--per-class", "1", "--images", "99", "--json", str(out))
+    row, = json.loads(out.read_text())["rows"]
+    assert row["ids"] == fake("DrawnPCAM").subset(99, per_class=1).ids and row["images"] == 4
+    run("--datasets", "DrawnPCAM", "--attack", "none", "--images", "13", "--json", str(out))
+    assert "ids" not in json.loads(out.read_text())["rows"][0]
+
+
+def test_images_of_ones_own(monkeypatch, tiny_clip, tmp_path):
+    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+    random = np.random.RandomState(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(random.randint(0, 256, (40, 30, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
+    assert run("--datasets", str(tmp_path), "--steps", "1").splitlines()[1].split()[:2] == [str(tmp_path), "6"]
+    for words, message in ((["--workers", "-1"], "--workers -1"), (["--per-class", "0"], "--per-class 0"),
+                           (["--protocol", "cp"], "unknown protocol 'cp'")):
+        with pytest.raises(ZsarError, match=message):
+            run("--datasets", str(tmp_path), *words)

@@ -19,7 +19,8 @@ def test_environment_yml_lists_what_pyproject_lists():
     extras = PROJECT["project"]["optional-dependencies"]
     assert python == f"python{PROJECT['project']['requires-python']}"
     assert pip == "pip"
-    assert nested["pip"] == [*PROJECT["project"]["dependencies"], *extras["book"], *extras["test"], "-e ."]
+    listed = [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"], "-e ."]
+    assert nested["pip"] == listed
 
 
 @pytest.mark.parametrize("name", ["environment.yml", "README.md"])
@@ -30,7 +31,7 @@ def test_no_deps_line_is_pyprojects(name):
 
 def test_requirements_are_lower_bounds():
     extras = PROJECT["project"]["optional-dependencies"]
-    for requirement in [*PROJECT["project"]["dependencies"], *extras["book"], *extras["test"]]:
+    for requirement in [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"]]:
         assert re.fullmatch(r"[A-Za-z0-9_-]+>=[\w.]+(,<[\w.]+)?", requirement), requirement
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zsar.datasets import dataset_names
+from zsar.datasets.drawn import DRAWN_NAMES
 from zsar.errors import UnknownNameError
 from zsar.grid import Cell
 from zsar.results import pack_bits
@@ -110,10 +110,10 @@ def test_an_accuracy_stays_between_0_and_100(tmp_path):
 # which cells and which pairs
 
 def test_groups_part_the_sixteen():
-    names = {group: {name for name in dataset_names() if in_group(name, group)} for group in GROUPS}
+    names = {group: {name for name in DRAWN_NAMES if in_group(name, group)} for group in GROUPS}
     assert names["source"] == {SOURCE} and len(names["unseen"]) == 15
     assert names["near"] == set(NEAR) and not names["near"] & names["far"]
-    assert names["near"] | names["far"] == names["unseen"] == set(dataset_names()) - {SOURCE}
+    assert names["near"] | names["far"] == names["unseen"] == set(DRAWN_NAMES) - {SOURCE}
     assert names["unseen"] - names["unseen without binary"] == set(BINARY)
 
 

@@ -276,8 +276,8 @@ def test_only_held_out_source_images_choose_and_none_of_them_is_trained_on(tiny_
 
     monkeypatch.setattr(module, "evaluate_dataset", spy)
     trainer = Trainer(tiny_clip, source, "tecoa", "pad", RECIPE)
-    read = trainer.train._read
-    trainer.train._read = lambda rows: trained.extend(trainer.train.ids[row] for row in rows) or read(rows)
+    read = trainer.train.read
+    trainer.train.read = lambda rows: trained.extend(trainer.train.ids[row] for row in rows) or read(rows)
     trainer.run()
     assert len(evaluated) == 2 and all(part.ids == trainer.held_out.ids for part in evaluated)
     assert len(trainer.held_out) == 12 and set(trainer.held_out.ids) < set(source.ids)

@@ -32,11 +32,11 @@ def pip_command() -> list[object]:
 
 
 def main() -> None:
-    """Installs the package in editable form with its ``book`` and ``test`` extras, then what needs ``--no-deps``."""
+    """Installs the package in editable form with its extras, then what needs ``--no-deps``."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     install = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
     print("installing zsar and its libraries into .venv (a few minutes the first time)", flush=True)
-    if not run(*install, "--editable", ".[book,test]"):
+    if not run(*install, "--editable", ".[data,book,test]"):
         sys.exit("installation failed; pip's message stands above")
     if not run(*install, "--no-deps", *settings["tool"]["zsar"]["no-deps"]):
         sys.exit("installation failed; pip's message stands above")

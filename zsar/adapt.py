@@ -10,10 +10,11 @@ from pathlib import Path
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import AdaptationError, OutputError
+from zsar.evaluate import add_data_arguments, add_model_arguments, check_workers
 from zsar.losses import LOSSES, Loss, get_loss
 from zsar.methods import METHODS, parts
 from zsar.outputs import writable_folder
-from zsar.profiles import PROFILES, get_profile
+from zsar.profiles import get_profile
 from zsar.recipes import RECIPES, Recipe, get_recipe
 from zsar.trainer import ADAPTED, RECORD, Adapted, History, Trainer
 
@@ -23,7 +24,7 @@ __all__ = ["Adapted", "History", "adapt"]
 def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Loss] = "tecoa",
           method: str = "finetune", recipe: Recipe | None = None, out: str | Path | None = None,
           watch: Callable[[History], None] = lambda history: None,
-          held_out: ImageDataset | None = None) -> Adapted:
+          held_out: ImageDataset | None = None, workers: int | None = None, strict: bool = False) -> Adapted:
     """Adapt a copy of ``original`` to ``source``, its training split; ``original`` stays as it is.
 
     Args:
@@ -33,11 +34,14 @@ def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Los
         watch: is shown the history as it grows.
         held_out: source images that are never trained on; by default ``recipe.held_out`` of ``source``. The weights
             that do best on them are kept.
+        workers, strict: as in ``zsar.datasets.batches``; without ``strict`` other images stand in for those that
+            cannot be read, and ``history.unreadable`` of the result names them.
 
     Raises ZsarError for whatever does not fit together, and DivergenceError.
     """
     out = writable_folder(out) if out else None
-    return Trainer(original, source, loss, method, recipe or RECIPES["drawn"], out, watch, held_out).run()
+    return Trainer(original, source, loss, method, recipe or RECIPES["drawn"], out, watch, held_out, workers,
+                   strict).run()
 
 
 def tensorboard(folder: str | Path) -> Callable[[History], None]:
@@ -76,15 +80,16 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar adapt``."""
-    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
-    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
-    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    add_model_arguments(parser)
     parser.add_argument("--loss", default="tecoa", metavar="LOSS", help=f"{', '.join(LOSSES)} (default: tecoa)")
     parser.add_argument("--method", default="finetune", metavar="METHOD",
                         help=f"{', '.join(METHODS)} (default: finetune; blocks-k trains the last k blocks)")
+    parser.add_argument("--source", metavar="NAME", help="what is trained on: a dataset, or a place such as ./photos "
+                        "with folders train and test (default: the profile's)")
     parser.add_argument("--images", type=int, help="training images beside those held out (default: all there are)")
     parser.add_argument("--out", required=True, metavar="DIR",
                         help="folder for checkpoint, adapted weights and record; a run found there is continued")
+    add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--tensorboard", metavar="DIR", help="write curves for TensorBoard as they come")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: the profile's); the options below change it")
@@ -108,7 +113,8 @@ def run(args: argparse.Namespace) -> str:
     refuse_unused(args, recipe)
     out = writable_folder(args.out)
     watch = tensorboard(args.tensorboard) if args.tensorboard else lambda history: None
-    source = load_dataset(profile.source, "train")
+    check_workers(args.workers)
+    source = load_dataset(args.source or profile.source, "train", args.root, args.protocol)
     if args.images is not None:
         if args.images < 1:
             raise AdaptationError(f"--images {args.images}: expected at least 1")
@@ -116,7 +122,8 @@ def run(args: argparse.Namespace) -> str:
     model = args.model or profile.model
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     clip = load_clip(model, pretrained=pretrained, device=args.device)
-    adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch)
+    adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch,
+                    workers=args.workers, strict=args.strict)
     options = {name: getattr(args, name) for name in ("profile", "model", "pretrained", "device")}
     given = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if value)
     return report(adapted, out, given)
@@ -144,10 +151,13 @@ def report(adapted: Adapted, out: Path, given: str = "") -> str:
     attack = (f"robust {found['robust']:.1f} % at eps {settings['eps_255']:g}/255 (PGD-10, worst iterate)"
               if settings["eps_255"] else "eps 0: trained without an attack")
     trained = sum(value.numel() for value in adapted.trained.values())
+    broken = [f"{len(history.unreadable)} images could not be read, e.g. {next(iter(history.unreadable))}; others "
+              "stood in for them"] if history.unreadable else []
     return "\n".join([
         f"{settings['loss']} by {settings['method']}: {trained:,} parameters, {history.step} steps of "
         f"{settings['batch']} images of {settings['source']}, {history.seconds:.0f} s",
         f"held-out source: clean {found['clean']:.1f} %, {attack}; step {adapted.step} is kept ({settings['keep']})",
+        *broken,
         f"weights {out / ADAPTED}, record {out / RECORD}",
         f"next    {this_python()} -m zsar evaluate --adapted {shlex.quote(str(out / ADAPTED))}{given}"])
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import open_clip
@@ -14,7 +15,14 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from zsar.checkpoints import first_line, load_weights, read_tensors, weights_source
+from zsar.checkpoints import (
+    first_line,
+    is_repository,
+    load_weights,
+    read_architecture,
+    read_weights,
+    split_pretrained,
+)
 from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, unknown_name
 from zsar.paths import data_path
 from zsar.tokenizer import WordTokenizer
@@ -76,7 +84,7 @@ class Clip(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> the image tower's own output [B, D], float32, not yet of unit length; unchecked."""
-        return self.model.encode_image(self.preprocess(images)).float()
+        return self.model.encode_image(self.preprocess(images), normalize=False).float()  # CoCa would by default
 
     def features(self, images: Tensor) -> Tensor:
         """``encode_image`` without its checks, for loops whose images were checked on entry."""
@@ -202,9 +210,16 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
               device: str | torch.device | None = None) -> Clip:
     """A frozen CLIP; the same arguments give the same object again (copy it with ``copy.deepcopy`` to train it).
 
-    ``name``: ``drawn``, or a model of ``open_clip.list_models()``. ``pretrained``: a tag of
-    ``open_clip.list_pretrained()``, a file of weights, or ``"random"`` (for tests and timing); ``drawn`` brings its
-    own weights. ``device``: by default ``$ZSAR_DEVICE``, else a CUDA device where there is one.
+    ``name``: ``drawn``; a model of ``open_clip.list_models()``; a folder in the layout of the Hugging Face hub, written
+    by open_clip or by transformers' CLIPModel; or ``hf-hub:OWNER/NAME``. ``device``: by default ``$ZSAR_DEVICE``, else
+    a CUDA device where there is one.
+
+    ``pretrained``: a tag of ``open_clip.list_pretrained()``; a file of weights (safetensors or torch); or ``"random"``
+    (for tests and timing). All but the models of open_clip bring their own weights. A file of an image tower alone, as
+    those of TeCoA (``vision_encoder_state_dict``) and FARE, is put into OpenAI's weights of the model, and the name
+    must be one with QuickGELU then; ``"TAG+FILE"`` and ``"FILE+FILE"`` put it into others. Which activation a folder's
+    weights want stands in its configuration; a file does not say it, but for those recognised as OpenAI's. What is
+    read offline, and from where: ``zsar.checkpoints``.
 
     Raises UnknownNameError for a model or device that is not there, and CheckpointError for weights that are
     missing, truncated, foreign, of another architecture or of another activation (a QuickGELU mismatch).
@@ -215,19 +230,37 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
                               "or choose a model of open_clip")
     if name == "drawn":
         pretrained = pretrained or data_path("drawn", "drawn-clip.safetensors")
-    known = sorted(filter(_is_plain_clip, open_clip.list_models()))
-    if name != "drawn" and name not in known:
-        raise unknown_name("model", name, ["drawn", *known])
-    if pretrained is None:
+    name = _full_name(name)
+    if pretrained is None and not is_repository(name):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none published"
         raise CheckpointError(f"model {name!r} needs weights: pretrained = a tag ({tags}), a file of weights, "
                               "or 'random' to do without")
-    path = Path(pretrained)
+    pretrained = None if pretrained is None else str(pretrained)
     try:
-        stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+        places = [name.removeprefix("local-dir:"), *(split_pretrained(pretrained) if pretrained else ())]
+        stamp = tuple(_stamp(Path(place)) for place in places if place)
     except OSError as error:  # a name too long, a folder that may not be read
-        raise CheckpointError(f"cannot read the weights file {path} ({error.strerror})") from error
-    return _load(name, str(pretrained), stamp, device)
+        raise CheckpointError(f"cannot read the weights file {pretrained or name} ({error.strerror})") from error
+    return _load(name, pretrained, stamp, device)
+
+
+def _full_name(name: str) -> str:
+    """A name that says whether it is a model or a folder. Raises UnknownNameError, CheckpointError."""
+    known = ["drawn", *sorted(set(open_clip.list_models()) - {"drawn-clip"})]
+    if name in known or is_repository(name):
+        return name
+    if os.path.isdir(name):
+        return f"local-dir:{name}"
+    if os.sep in name and name.replace("/", "-") not in known:
+        raise CheckpointError(f"no CLIP in {name}: it is no folder; expected one in the layout of the Hugging Face "
+                              "hub, or the name of a model")
+    raise unknown_name("model", name, known)
+
+
+def _stamp(path: Path) -> tuple:
+    """Time and size of a file, or of the files of a folder, so that what changed is loaded again."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -242,38 +275,55 @@ def _device(name: str | torch.device | None) -> torch.device:
 
 
 @lru_cache(maxsize=8)
-def _load(name: str, pretrained: str, stamp: tuple[int, int] | None, device: torch.device) -> Clip:
-    """``load_clip`` with its arguments resolved; ``stamp`` (time and size) makes a file that changed load again."""
-    weights, path, preprocess = None, None, {}
+def _load(name: str, pretrained: str | None, stamp: tuple, device: torch.device) -> Clip:
+    """``load_clip`` with its arguments resolved; ``stamp`` makes files that changed load again."""
+    config, own = ({}, {}) if name == "drawn" else read_architecture(name)
+    weights, preprocess = [], {}
     if pretrained != "random":  # before the architecture is built, which takes seconds
-        path, preprocess = weights_source(name, pretrained)
-        weights = read_tensors(path)
-    model, tokenizer = _build_drawn() if name == "drawn" else _build(name)
-    if weights:
-        load_weights(model, name, weights, path)
-    return Clip(model, tokenizer, name=name, preprocess=preprocess).to(device)
+        weights, preprocess = read_weights(name, pretrained)
+    model, tokenizer = _build_drawn() if name == "drawn" else _build(name, config)
+    for part in weights:
+        load_weights(model, name, part)
+    try:
+        clip = Clip(model, tokenizer, name=name, preprocess=own | preprocess)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"cannot use the preprocess_cfg of {name!r} ({first_line(error)}): expected mean and std "
+                              "of three channels, and an interpolation such as bicubic") from error
+    return clip.to(device)
 
 
-def _is_plain_clip(name: str) -> bool:
-    """Whether a model has two towers of open_clip's own (captioners and Hugging Face text towers do not)."""
-    config = open_clip.get_model_config(name)
-    return "multimodal_cfg" not in config and "hf_model_name" not in config["text_cfg"] and name != "drawn-clip"
+def _build(name: str, config: dict) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    """The architecture that ``config`` describes, and the tokenizer that belongs to it."""
+    text = config["text_cfg"]
+    foreign_text = bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
+    if foreign_text and find_spec("transformers") is None:
+        raise CheckpointError(f"the text side of {name!r} needs the package transformers: pip install transformers, "
+                              "then connect once to fetch its tokenizer")
+    try:
+        if not is_repository(name) or foreign_text:
+            return _random_model(config), open_clip.get_tokenizer(name)
+        tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77),
+                                              **text.get("tokenizer_kwargs") or {})
+        if text.get("vocab_size", tokenizer.vocab_size) < tokenizer.vocab_size:
+            raise ValueError(f"vocab_size {text['vocab_size']} and no hf_tokenizer_name")
+        return _random_model(config), tokenizer
+    except Exception as error:  # a foreign configuration, or a tokenizer of the hub that is not there
+        mend = "connect once to fetch its tokenizer" if foreign_text else "expected a configuration of open_clip"
+        raise CheckpointError(f"cannot build {name!r} ({first_line(error)}): {mend}") from error
 
 
-def _build(name: str) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    """An open_clip architecture with the same random weights each time, and its tokenizer."""
-    config = open_clip.get_model_config(name)
-    model_class = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+def _random_model(config: dict) -> nn.Module:
+    """The open_clip model that ``config`` describes, with the same random weights each time."""
+    vision, text, custom = config["vision_cfg"], config["text_cfg"], config.pop("custom_text", False)
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False  # it would be fetched, only to be overwritten
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"], custom = False, True
+    model_class = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else \
+        open_clip.CLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = model_class(**config)
-    if name == "drawn-clip":
-        return model, None
-    try:
-        return model, open_clip.get_tokenizer(name)
-    except Exception as error:  # tokenizers of the hub fail in many ways where there is no network
-        raise CheckpointError(f"the tokenizer of {name!r} is not on this machine ({first_line(error)}); "
-                              "connect once to fetch it") from error
+        return model_class(**config)
 
 
 def _build_drawn() -> tuple[nn.Module, WordTokenizer]:
@@ -283,4 +333,4 @@ def _build_drawn() -> tuple[nn.Module, WordTokenizer]:
     if tokenizer.vocab_size != text["vocab_size"]:
         raise CheckpointError(f"the drawn CLIP's vocabulary has {tokenizer.vocab_size} ids, its configuration "
                               f"{text['vocab_size']}: the files in {data_path('drawn')} do not belong together")
-    return _build("drawn-clip")[0], tokenizer
+    return _random_model(open_clip.get_model_config("drawn-clip")), tokenizer

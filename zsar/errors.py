@@ -44,6 +44,18 @@ class CheckpointError(ZsarError):
     """A weights file that is missing, truncated, foreign, or built for another architecture."""
 
 
+class DatasetError(ZsarError):
+    """Files of a dataset that are missing, incomplete, of another dataset, or do not fit its manifest."""
+
+
+class MissingDatasetError(DatasetError):
+    """Nothing of a dataset is where it is looked for."""
+
+
+class UnreadableImageError(ZsarError):
+    """An image of a dataset that cannot be decoded: truncated, or no image at all."""
+
+
 class PhotoError(ZsarError):
     """A photograph that is missing, unreadable, or not safe to open."""
 

@@ -8,7 +8,6 @@ from functools import partial
 import pandas
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from zsar import datasets
@@ -23,7 +22,7 @@ from zsar.attacks import (
     pgd_until_fooled,
 )
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
-from zsar.errors import AttackSettingsError, UnknownNameError, ZsarError, unknown_name
+from zsar.errors import AttackSettingsError, UnknownNameError, UnreadableImageError, ZsarError, unknown_name
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
@@ -86,32 +85,39 @@ TOGETHER = 8
 
 
 def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
-                     classifier: ZeroShotClassifier | None = None,
+                     classifier: ZeroShotClassifier | None = None, workers: int | None = None, strict: bool = False,
                      progress: Callable[[int], None] = lambda images: None) -> dict:
     """Accuracy of ``clip`` on every image of ``dataset``, before and after ``attack``, with 95 % intervals, in percent.
 
     ``seed`` and an image's id make its random start. ``classifier``, where there is one already, spares encoding the
-    text again. ``progress`` is told how many images are done. ``clean_bits`` and ``robust_bits`` of the result say
-    which images were right (``zsar.results.unpack_bits``), so that two models can be compared image by image.
+    text again. ``workers`` and ``strict`` as in ``zsar.datasets.batches``: images that cannot be read do not count,
+    and ``unreadable`` of the result names them. ``progress`` is told how many images are done. ``clean_bits`` and
+    ``robust_bits`` say which images were right (``zsar.results.unpack_bits``), so that two models can be compared image
+    by image. Raises UnreadableImageError, with ``strict`` or where no image can be read.
     """
     classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
-    clean, robust, attack_seconds, begin = [], [], 0.0, time.perf_counter()
+    clean, robust, attack_seconds, unreadable, begin = [], [], 0.0, {}, time.perf_counter()
     seeds = image_seeds(dataset.ids, seed)
-    size = TOGETHER * MICRO_BATCH.get(clip.device.type, 64)
-    for rows, (images, labels) in zip(torch.arange(len(dataset)).split(size), DataLoader(dataset, batch_size=size),
-                                      strict=True):
-        images = images.to(clip.device)
-        clean.append(correct(classifier, images, labels))
-        if attack:
+    rows = torch.arange(len(dataset)).split(TOGETHER * MICRO_BATCH.get(clip.device.type, 64))
+    for batch in datasets.batches(dataset, rows, clip.device, workers=workers, strict=strict):
+        unreadable |= {dataset.ids[row]: reason for row, reason in batch.unreadable.items()}
+        if len(batch.rows):
+            clean.append(correct(classifier, batch.images, batch.labels))
+        if attack and len(batch.rows):
             start = time.perf_counter()
-            attacked = attack(classifier, images, labels.to(clip.device), seeds[rows])
+            attacked = attack(classifier, batch.images, batch.labels, seeds[batch.rows])
             if clip.device.type == "cuda":
                 torch.cuda.synchronize()
             attack_seconds += time.perf_counter() - start
-            robust.append(correct(classifier, attacked, labels))
-        progress(len(rows))
-    row = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset),
+            robust.append(correct(classifier, attacked, batch.labels))
+        progress(len(batch.rows) + len(batch.unreadable))
+    if not clean:
+        raise UnreadableImageError(f"none of the {len(dataset)} images of {dataset.name} can be read, e.g. "
+                                   f"{next(iter(unreadable.values()))}")
+    row = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset) - len(unreadable),
            "classes": len(classifier.classnames), **_accuracy("clean", clean)}
+    if unreadable:
+        row["unreadable"] = unreadable
     if attack:
         row |= {**_accuracy("robust", robust), "attack_seconds": round(attack_seconds, 3)}
     return row | {"seconds": round(time.perf_counter() - begin, 3)}
@@ -148,30 +154,58 @@ def table(record: dict) -> str:
     attack = {"none": "no attack", "fgsm": "FGSM, eps {eps_255:g}/255", "pgd":
               "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, {iterate} iterate"}[settings["attack"]]
     robust = f", robust {means['mean_robust']:.1f} %" if "mean_robust" in means else ""
+    broken = [name for row in record["rows"] for name in row.get("unreadable", ())]
     speed = means.get("images_x_steps_per_second")
     return "\n".join([
         text, f"mean of {len(rows)}: clean {means['mean_clean']:.1f} %{robust}",
         attack.format(**settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
         f"seed {settings['seed']}, {record['provenance']['device']}, {means['seconds']:.1f} s"
-        + (f", {speed:.0f} images x steps per second" if speed else "")])
+        + (f", {speed:.0f} images x steps per second" if speed else ""),
+        *([f"{len(broken)} images could not be read and do not count, e.g. {broken[0]}"] if broken else [])])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar evaluate``."""
-    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
-    parser.add_argument("--model", help="drawn, or a model of open_clip (default: the profile's)")
-    parser.add_argument("--pretrained", help="tag or file of weights, or random (default: the profile's)")
+    add_model_arguments(parser)
     parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, on top of the model")
-    parser.add_argument("--datasets", default="all", metavar="all|NAME,...", help="all: the profile's sixteen")
+    parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
+                        help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
     parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
     parser.add_argument("--steps", type=int, help="steps of PGD (default: 10)")
     parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
     parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
     parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD that fools")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
+    parser.add_argument("--seed", type=int, default=0, help="of random starts and of the choice of images (default: 0)")
+    add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file, after each dataset")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that takes a profile's CLIP or another."""
+    parser.add_argument("--profile", help=f"{', '.join(PROFILES)} (default: $ZSAR_PROFILE, else drawn)")
+    parser.add_argument("--model", help="drawn, a model of open_clip, a folder, or hf-hub:OWNER/NAME (default: the "
+                        "profile's)")
+    parser.add_argument("--pretrained", help="tag, file, TAG+FILE (an image tower in other weights), or random "
+                        "(default: the profile's)")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that reads real images."""
+    parser.add_argument("--root", metavar="DIR", help="folder of the real datasets (default: $ZSAR_DATA, else a cache)")
+    parser.add_argument("--protocol", default="tecoa16", metavar="|".join(datasets.PROTOCOLS),
+                        help="class names and templates of the paper (default: tecoa16) or of CLIP_benchmark")
+    parser.add_argument("--workers", type=int, metavar="N",
+                        help="processes that decode images (default: one a core with an accelerator, else none)")
+    parser.add_argument("--strict", action="store_true", help="stop at an image that cannot be read")
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise ZsarError for a number of processes that cannot be."""
+    if workers is not None and workers < 0:
+        raise ZsarError(f"--workers {workers}: expected a whole number of at least 0")
 
 
 def run(args: argparse.Namespace) -> str:
@@ -180,17 +214,20 @@ def run(args: argparse.Namespace) -> str:
     settings = settings_from(args, profile)
     attack = attack_from_settings(settings)
     out = None if args.json is None else writable_file(args.json)
-    tests = [datasets.load_dataset(name).subset(settings["images"] or 10**9, seed=args.seed)
+    whole = [datasets.load_dataset(name, root=args.root, protocol=args.protocol)
              for name in dataset_list(args.datasets, profile.datasets)]
+    tests = [dataset.subset(settings["images"] or len(dataset), args.seed, args.per_class) for dataset in whole]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
     if args.adapted:
         clip = load_adapted(args.adapted, clip)
     record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
               "threads": torch.get_num_threads(), "complete": False}
     with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
-        for dataset in tests:
+        for dataset, all_of_it in zip(tests, whole, strict=True):
             bar.set_description(dataset.name)
-            record["rows"].append(evaluate_dataset(clip, dataset, attack, seed=args.seed, progress=bar.update))
+            row = evaluate_dataset(clip, dataset, attack, seed=args.seed, progress=bar.update, workers=args.workers,
+                                   strict=args.strict)
+            record["rows"].append(row | ({"ids": dataset.ids} if len(dataset) < len(all_of_it) else {}))
             record |= {"summary": summary(record["rows"], settings), "complete": dataset is tests[-1]}
             if out:
                 write_json(out, record)  # after each dataset, so that a run that is stopped loses one at most
@@ -202,6 +239,9 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     images = profile.images if args.images is None else args.images
     if images is not None and images < 1:
         raise ZsarError(f"--images {images}: expected at least 1 test image a dataset")
+    if args.per_class is not None and args.per_class < 1:
+        raise ZsarError(f"--per-class {args.per_class}: expected at least 1")
+    check_workers(args.workers)
     if not 0 <= args.seed < 2**32:
         raise ZsarError(f"--seed {args.seed}: expected a whole number from 0 to {2**32 - 1}")
     used = {"none": (), "fgsm": ("eps",)}.get(args.attack, ("eps", "alpha", "steps", "iterate"))
@@ -212,7 +252,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     eps = profile.eps_255 if args.eps is None else args.eps
     settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "adapted": args.adapted,
-                "attack": args.attack, "images": images, "seed": args.seed}
+                "attack": args.attack, "images": images, "per_class": args.per_class, "protocol": args.protocol,
+                "seed": args.seed}
     if args.attack == "none":
         return settings
     fgsm = args.attack == "fgsm"
@@ -224,13 +265,13 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
 
 
 def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:
-    """``all`` or a comma-separated list as names. Raises UnknownNameError."""
+    """``all`` or a comma-separated list as names and places of one's own. Raises UnknownNameError."""
     if names.strip() == "all":
         return list(of_profile)
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
         raise UnknownNameError(f"--datasets {names!r}: expected all, or names such as {of_profile[0]},{of_profile[1]}")
     for name in chosen:
-        if name not in of_profile:
+        if name not in datasets.dataset_names() and not datasets.is_own(name):
             raise unknown_name("dataset", name, of_profile)
     return list(dict.fromkeys(chosen))

@@ -224,8 +224,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar attack``."""
     parser.add_argument("photo", metavar="PHOTO", help="any picture that Pillow reads")
     parser.add_argument("--classes", required=True, metavar="NAME,NAME,...", help="what to choose between")
-    parser.add_argument("--model", default="drawn", help="drawn (default), or a model of open_clip")
-    parser.add_argument("--pretrained", help="tag or file of weights, or random")
+    parser.add_argument("--model", default="drawn",
+                        help="drawn (default), a model of open_clip, a folder, or hf-hub:OWNER/NAME")
+    parser.add_argument("--pretrained", help="tag, file, TAG+FILE (an image tower in other weights), or random")
     parser.add_argument("--template", default=TEMPLATES[0], help=f"default: {TEMPLATES[0]!r}")
     parser.add_argument("--eps", type=float, default=4, help="largest change of a pixel in grey levels (default: 4)")
     parser.add_argument("--alpha", type=float, help="step in grey levels (default: eps / 4, rounded, at least 1)")

@@ -25,7 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zsar.clip import Clip, load_clip
-from zsar.datasets import dataset_names, load_dataset
+from zsar.datasets import load_dataset
+from zsar.datasets.drawn import DRAWN_NAMES
 from zsar.datasets.drawn.captions import web_pairs
 from zsar.errors import ZsarError
 from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
@@ -173,7 +174,7 @@ def pretrain(recipe: Recipe, out: Path) -> dict:
 
 def evaluation(clip: Clip, images: int) -> dict:
     """Clean and PGD-10 accuracy on the sixteen test splits at 0.5 to 8 grey levels, ``images`` pictures a task."""
-    tests = [load_dataset(name).subset(images) for name in dataset_names()]
+    tests = [load_dataset(name).subset(images) for name in DRAWN_NAMES]
     result = {"split": "test", "images": images, "attack": "PGD-10, L_inf, alpha = eps / 4, last iterate", "by_eps": {}}
     for eps_255 in (.5, 1, 2, 4, 8):
         settings = {"attack": "pgd", "eps_255": eps_255, "alpha_255": eps_255 / 4, "steps": 10}

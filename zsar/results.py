@@ -61,13 +61,13 @@ def provenance(model: torch.nn.Module) -> dict[str, str]:
 
     ``model`` is anything with parameters, a ``digest`` and a ``name`` (``zsar.clip.Clip``).
     """
-    device = device_class(model)
-    return {
-        "model": f"{model.name} ({model.digest[:12]})",
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {platform.machine()}",
-        "torch": torch.__version__,
-        "commit": commit(),
-    }
+    return {"model": f"{model.name} ({model.digest[:12]})", **machine(device_class(model))}
+
+
+def machine(device: str) -> dict[str, str]:
+    """The part of ``provenance`` that any measurement on ``device`` (``cpu``, ``cuda``) has: device, torch, commit."""
+    return {"device": torch.cuda.get_device_name() if device == "cuda" else f"{device}, {platform.machine()}",
+            "torch": torch.__version__, "commit": commit()}
 
 
 def device_class(model: torch.nn.Module) -> str:

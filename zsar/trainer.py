@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from zsar.attacks import Objective, pgd
 from zsar.clip import Clip, ZeroShotClassifier
-from zsar.datasets import ImageDataset
-from zsar.errors import AdaptationError, CheckpointError, DivergenceError
+from zsar.datasets import ImageDataset, batches
+from zsar.errors import AdaptationError, CheckpointError, DivergenceError, UnreadableImageError
 from zsar.evaluate import attack_from_settings, evaluate_dataset
 from zsar.losses import Loss, code_digest, get_loss
 from zsar.methods import fill, make_student, save_adapted, trainable
@@ -40,12 +39,16 @@ LOG_EVERY = 10  # steps between two looks at the losses, for which an accelerato
 
 @dataclass
 class History:
-    """What a training has come to: ``losses`` [[step, loss]], ``held_out`` [{step, clean, robust}] in percent."""
+    """What a training has come to: ``losses`` [[step, loss]], ``held_out`` [{step, clean, robust}] in percent.
+
+    ``unreadable``: id -> what is wrong with a source image that could not be read; others stood in for it.
+    """
 
     step: int = 0
     seconds: float = 0.0
     losses: list[list[float]] = field(default_factory=list)
     held_out: list[dict] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Adapted:
 
 
 class Trainer:
-    """One adaptation. ``run()`` trains it; most callers want ``adapt``.
+    """One adaptation. ``run()`` trains it; most callers want ``adapt``, which says what the arguments are.
 
     Everything random comes from the recipe's seed and the number of the step, so a run that is continued from its
     checkpoint takes the same steps bit for bit on a CPU.
@@ -69,7 +72,7 @@ class Trainer:
 
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
                  recipe: Recipe, out: Path | None = None, watch: Callable[[History], None] = lambda history: None,
-                 held_out: ImageDataset | None = None):
+                 held_out: ImageDataset | None = None, workers: int | None = None, strict: bool = False):
         check_types(source, loss, recipe)
         recipe.check()
         if not recipe.rate(method):
@@ -79,6 +82,7 @@ class Trainer:
             raise AdaptationError(f"held-out images: found {len(held_out)} of {held_out.name}; expected at least one, "
                                   f"and the classes of {source.name}")
         self.original, self.method, self.recipe, self.out, self.watch = original, method, recipe, out, watch
+        self.workers, self.strict = workers, strict
         self.train, self.held_out = source.hold_out(recipe.held_out) if held_out is None else (source, held_out)
         check_source(self.train, recipe, 0)  # a class may have had no image but those held out
         self.student = make_student(original, method, pad=recipe.pad, tokens=recipe.tokens, seed=recipe.seed)
@@ -138,7 +142,16 @@ class Trainer:
     def batches(self, first: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice."""
         rows = (rows_at(step, len(self.train), self.recipe) for step in range(first, until))
-        return iter(DataLoader(self.train, batch_sampler=rows, pin_memory=self.student.device.type == "cuda"))
+        for batch in batches(self.train, rows, self.student.device, workers=self.workers, strict=self.strict):
+            self.history.unreadable |= {self.train.ids[row]: reason for row, reason in batch.unreadable.items()}
+            if batch.unreadable:  # the others fill its place, so that every step has as many images
+                if not len(batch.rows):
+                    raise UnreadableImageError(f"no image of a batch of {self.train.name} can be read, e.g. "
+                                               f"{next(iter(batch.unreadable.values()))}")
+                places = torch.arange(self.recipe.batch, device=batch.labels.device) % len(batch.rows)
+                yield batch.images[places], batch.labels[places]
+            else:
+                yield batch.images, batch.labels
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update from a batch [B, 3, H, W], int64 [B]; returns its loss, a scalar that stays on the device."""
@@ -197,9 +210,12 @@ class Trainer:
         if not self.loss.fitted:
             return
         some = self.train.subset(min(2000, len(self.train)), self.recipe.seed)  # in file order they may be of one class
+        rows, features, labels = torch.arange(len(some)).split(100), [], []
         with torch.no_grad():
-            features = [self.original.features(images) for images, _ in DataLoader(some, batch_size=100)]
-        self.loss.fit(torch.cat(features), some.labels.to(self.student.device))
+            for batch in batches(some, rows, self.student.device, workers=self.workers, strict=self.strict):
+                features.append(self.original.features(batch.images))
+                labels.append(batch.labels)
+        self.loss.fit(torch.cat(features), torch.cat(labels))
 
     def _collect_losses(self) -> float:
         """Fetch the losses since the last look into the history; their mean. Raises DivergenceError."""
@@ -239,7 +255,8 @@ class Trainer:
         eps, kind = recipe.eps_255, "pgd" if recipe.eps_255 else "none"
         attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
                                        "iterate": "worst"})
-        row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier)
+        row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier, workers=self.workers,
+                               strict=self.strict)
         found = {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
         self.history.held_out.append(found)
         if recipe.keep == "last" or not self.best or criterion(self.loss, found) > criterion(self.loss, self.best):

@@ -5,19 +5,29 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+#: Row numbers int64 [n] -> uint8 [n, 3, H, W]. Raises UnreadableImageError for one that cannot be decoded.
+Reader = Callable[[np.ndarray], np.ndarray]
+
 
 class ImageDataset(torch.utils.data.Dataset):
     """A labelled split. Item i is (float32 [3, H, W] in [0, 1], int label); all images of a batch share H and W.
 
-    read: row numbers int64 [n] -> uint8 [n, 3, H, W].
+    read: what reads images by their row. rows: int64 [N], which of its rows are this dataset's, in this order (None: as
+    many as there are ids, from 0). A part of a dataset shares ``read`` and holds rows only, so it can be sent to worker
+    processes whenever ``read`` can.
     """
 
     def __init__(self, name: str, split: str, classnames: Sequence[str], templates: Sequence[str],
-                 labels: torch.Tensor, ids: Sequence[str], read: Callable[[np.ndarray], np.ndarray]):
+                 labels: torch.Tensor, ids: Sequence[str], read: Reader, rows: np.ndarray | None = None):
         self.name, self.split = name, split
         self.classnames, self.templates = list(classnames), list(templates)
         self.labels, self.ids = labels, list(ids)
-        self._read = read
+        self._read, self._rows = read, np.arange(len(self.ids)) if rows is None else rows
+
+    @property
+    def decodes(self) -> bool:
+        """Whether reading takes long enough for worker processes to pay: images are decoded from files."""
+        return getattr(self._read, "decodes", False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -33,16 +43,29 @@ class ImageDataset(torch.utils.data.Dataset):
         rows = np.array(indices)
         return list(zip(self._float(rows), self.labels[torch.from_numpy(rows)].tolist(), strict=True))
 
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Images of these rows, uint8 [n, 3, H, W]: a quarter of the bytes of floats, for a way to the device."""
+        return self._read(self._rows[rows])
+
     def _float(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self._read(rows)).float() / 255
+        return torch.from_numpy(self.read(rows)).float() / 255
 
     def stack(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All images float32 [N, 3, H, W] and labels int64 [N] at once."""
         return self._float(np.arange(len(self))), self.labels.clone()
 
-    def subset(self, n: int, seed: int = 0) -> "ImageDataset":
-        """n images by a seeded permutation (all of them where n exceeds the split); their ids say which."""
-        return self.select(np.random.RandomState(seed).permutation(len(self))[:n])  # its stream is frozen for good
+    def subset(self, n: int, seed: int = 0, per_class: int | None = None) -> "ImageDataset":
+        """n images by a seeded permutation (all of them where n exceeds the split); their ids say which.
+
+        per_class: at most so many of each class, those that come first in the permutation.
+        """
+        rows = np.random.RandomState(seed).permutation(len(self))  # its stream is frozen for good
+        if per_class is not None:
+            labels, kept = self.labels.numpy()[rows], np.zeros(len(rows), bool)
+            for label in np.unique(labels):
+                kept[np.flatnonzero(labels == label)[:per_class]] = True
+            rows = rows[kept]
+        return self.select(rows[:n])
 
     def hold_out(self, n: int, seed: int = 0) -> tuple["ImageDataset", "ImageDataset"]:
         """The split without n images, by a seeded permutation, and those n."""
@@ -52,7 +75,7 @@ class ImageDataset(torch.utils.data.Dataset):
     def select(self, rows: np.ndarray) -> "ImageDataset":
         """The images of these rows, int64 [n], in this order."""
         return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels[torch.from_numpy(rows)],
-                            [self.ids[row] for row in rows], lambda index: self._read(rows[index]))
+                            [self.ids[row] for row in rows], self._read, self._rows[rows])
 
     def first_classes(self, k: int) -> "ImageDataset":
         """The images of the first k classes, with their names only."""
@@ -62,6 +85,5 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def in_memory(self) -> "ImageDataset":
         """The same images, read once: for those that are drawn or decoded anew whenever they are read."""
-        images = self._read(np.arange(len(self)))
         return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels, self.ids,
-                            lambda index: images[index])
+                            self.read(np.arange(len(self))).__getitem__)

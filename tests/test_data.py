@@ -1,0 +1,157 @@
+"""``python -m zsar data`` on small datasets in the genuine formats: what it says is there, and what it finds wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from real_fixtures import build
+
+from zsar import __main__ as cli
+from zsar import data
+from zsar.datasets import load_dataset
+from zsar.datasets.manifest import get_manifest
+from zsar.errors import DatasetError
+from zsar.profiles import SIXTEEN
+
+SMALL = ("CIFAR10", "DTD", "EuroSAT", "HatefulMemes", "OxfordPets", "PCAM", "STL10")  # few classes: quick to build
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Some of the sixteen with a picture or two of every class."""
+    root = tmp_path_factory.mktemp("root")
+    for name in SMALL:
+        build(name, root, get_manifest(name).annotated, per_class=1)
+    return root
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """The manifests expect as many images as the small datasets have."""
+    monkeypatch.setattr(data, "expected_images", lambda manifest, split: {
+        ("EuroSAT", "test"): 10, ("PCAM", "test"): 2}.get((manifest.name, split)))
+
+
+def zsar(capsys, *words, status=0):
+    """What a command prints."""
+    assert cli.main(["data", *map(str, words)]) == status
+    captured = capsys.readouterr()
+    if status:
+        error = captured.err.split("\r")[-1]  # behind what is left of a bar
+        assert error.startswith("zsar: error: ") and error.count("\n") == 1
+    return captured.err if status else captured.out
+
+
+def test_list_says_what_is_there(root, whole, capsys, tmp_path):
+    out = zsar(capsys, "list", "--root", root, "--json", tmp_path / "list.json")
+    rows = {row["dataset"]: row for row in json.loads((tmp_path / "list.json").read_text())["datasets"]}
+    assert tuple(rows) == SIXTEEN and sum(row["images"] for row in rows.values()) == 337_128
+    assert rows["EuroSAT"]["state"] == rows["PCAM"]["state"] == "present"
+    assert rows["CIFAR10"]["state"] == "partial" and rows["CIFAR10"]["found"] == 10
+    assert rows["Food101"]["state"] == "missing" and "food-101" in rows["Food101"]["why"]
+    assert rows["ImageNet"]["state"] == "needs you"
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["CIFAR10"].endswith("partial (10)") and lines["EuroSAT"].endswith("present")
+    assert out.splitlines()[-1].startswith(f"{root}: ") and "2 present" in out.splitlines()[-1]
+
+
+def test_without_a_root_everything_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ZSAR_DATA", str(tmp_path / "none"))
+    assert "present" not in zsar(capsys, "list") and not (tmp_path / "none").exists()
+
+
+def test_verify_finds_nothing_wrong(root, whole, capsys):
+    assert zsar(capsys, "verify", "EuroSAT", "PCAM", "--root", root) == "EuroSAT: whole\nPCAM: whole\n"
+
+
+def test_verify_names_every_unreadable_image(whole, capsys, tmp_path):
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    forest = next((tmp_path / "eurosat" / "2750" / "Forest").glob("*.jpg"))
+    forest.write_bytes(forest.read_bytes()[:150])
+    found = data.verify(get_manifest("EuroSAT"), tmp_path)
+    assert len(found) == 1 and f"2750/Forest/{forest.name}" in found[0]
+    assert "1 of 1 datasets are not whole: EuroSAT" in zsar(capsys, "verify", "EuroSAT", "--root", tmp_path, status=2)
+
+
+def test_verify_counts(root, capsys):
+    found = data.verify(get_manifest("CIFAR10"), root)
+    assert found == ["test: found 10 images, expected 10,000", "train: found 10 images, expected 50,000"]
+    missing = data.verify(get_manifest("Food101"), root)
+    assert len(missing) == 1 and "there is no food-101/" in missing[0]
+
+
+def test_a_count_that_differs_is_not_loaded(root):
+    with pytest.raises(DatasetError, match=r"CIFAR10 test in .*: found 10 images, expected 10,000; python"):
+        load_dataset("CIFAR10", root=root)
+    assert len(load_dataset("CIFAR10", root=root, partial=True)) == 10
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_packed_copy_is_the_dataset(name, root, capsys, tmp_path):
+    files = load_dataset(name, root=root, partial=True)
+    assert "GB" in zsar(capsys, "pack", name, "--root", root, "--partial")
+    packed = load_dataset(name, root=root, partial=True)
+    assert not packed.decodes and packed.ids == files.ids and torch.equal(packed.labels, files.labels)
+    assert torch.equal(packed.stack()[0], files.stack()[0])
+    cb = load_dataset(name, root=root, protocol="cb", partial=True)
+    assert cb.classnames == list(get_manifest(name).protocols["cb"].classnames) and cb.ids == files.ids
+    manifest = get_manifest(name)
+    assert data.state(manifest, root)["packed"] == ["test"]
+
+
+def test_what_is_not_whole_is_packed_only_when_asked(root, capsys):
+    assert "found 10 images, expected 10,000" in zsar(capsys, "pack", "CIFAR10", "--root", root, status=2)
+
+
+def test_show_writes_a_sheet(root, capsys, tmp_path):
+    out = zsar(capsys, "show", "OxfordPets", "--root", root, "--out", tmp_path / "sheets")
+    image = Image.open(tmp_path / "sheets" / "OxfordPets.png")
+    assert "24 of 37 images" in out and image.width > 500
+    assert "a photo of a abyssinian, a type of pet." in image.text["Description"].lower()
+
+
+def test_fetch_leaves_what_is_there(root, whole, capsys, monkeypatch):
+    monkeypatch.setattr(data, "fetch", lambda *args, **how: pytest.fail("fetched"))
+    assert zsar(capsys, "fetch", "EuroSAT", "--root", root) == "EuroSAT: present, nothing to do\n"
+
+
+def test_fetch_takes_the_next_source_and_says_why(tmp_path, capsys, monkeypatch):
+    tried = []
+
+    def fetch(source, root, **how):
+        tried.append(source.kind)
+        if source.kind == "archive":
+            raise DatasetError("the host is gone")
+        build("CIFAR10", root, get_manifest("CIFAR10").annotated, per_class=1)
+        return ""
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    out = zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path)
+    assert tried == ["archive", "parquet"]
+    assert out == "CIFAR10: archive: the host is gone\nCIFAR10: partial, 10 images\n"
+
+
+def test_what_is_fetched_by_hand_says_how(tmp_path, capsys):
+    out = zsar(capsys, "fetch", "ImageNet", "--root", tmp_path)
+    assert "ImageNet has to be fetched by hand" in out and "ILSVRC2012_img_val.tar" in out
+
+
+def test_without_a_terminal_no_large_download_begins(monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert data._ask("SUN397", 39 * 10**9) is False
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["verify", "CIFAR"], "unknown dataset 'CIFAR': did you mean"), (["fetch"], "required: NAME"), ([], "required"),
+    (["pack", "CIFAR10", "--split", "val"], "unknown split 'val': expected one of test, train"),
+    (["vrify", "CIFAR10"], "invalid choice: 'vrify'")])
+def test_bad_input(words, message, tmp_path, capsys):
+    assert message in zsar(capsys, *words, *(["--root", tmp_path] if len(words) > 1 else []), status=2)
+
+
+def test_sheets_show_different_classes(root):
+    dataset = load_dataset("EuroSAT", root=root, partial=True)
+    assert len(np.unique(dataset.labels)) == 10
+    assert data.sheet(dataset).get_label().startswith("10 pictures in a grid")

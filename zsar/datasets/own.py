@@ -1,0 +1,85 @@
+"""Images of one's own: a folder of class folders, or a CSV file of paths and labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import torch
+
+from zsar.datasets.base import ImageDataset
+from zsar.datasets.real.images import Decoder
+from zsar.errors import DatasetError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+TEMPLATES = ("This is a photo of a {}",)
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` means a place rather than a dataset of this package: it has a slash or ends in .csv."""
+    return "/" in name or "\\" in name or name.lower().endswith(".csv")
+
+
+def load_own(path: Path, split: str) -> ImageDataset:
+    """The images at ``path``, cropped as those of the sixteen are; its class names are the texts.
+
+    A folder has a folder a class; one that has ``train`` and ``test`` folders has splits. A CSV file has the columns
+    ``path`` (from the file's own folder) and ``label`` (the class name), and ``split`` where there are several. Without
+    splits all images are of ``test``. Raises DatasetError.
+    """
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
+                           "labels")
+    found = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
+    found = found.sort_values("id", kind="stable")
+    classnames = sorted(set(found["label"]))
+    if len(classnames) < 2:
+        raise DatasetError(f"{path}: found images of {len(classnames)} class ({', '.join(classnames) or 'none'}), "
+                           "expected at least two classes")
+    labels = torch.tensor([classnames.index(label) for label in found["label"]])
+    ids = found["id"].tolist()
+    return ImageDataset(str(path), split, [" ".join(name.replace("_", " ").split()) for name in classnames], TEMPLATES,
+                        labels, ids, Decoder([Path(file) for file in found["file"]], ids, "crop"))
+
+
+def _from_folder(path: Path, split: str) -> pandas.DataFrame:
+    """Rows of id, file and label."""
+    splits = [name for name in ("train", "test") if (path / name).is_dir()]
+    if splits == ["train", "test"]:
+        path = path / split
+    elif split != "test":
+        raise _no_split(path, "folders train and test with a folder a class in each")
+    rows = [{"id": f"{folder.name}/{file.name}", "file": file, "label": folder.name}
+            for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+            for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    if not rows:
+        raise DatasetError(f"{path}: found no image in its folders, expected a folder a class with files such as .jpg "
+                           "or .png in it")
+    return pandas.DataFrame(rows)
+
+
+def _from_csv(path: Path, split: str) -> pandas.DataFrame:
+    """Rows of id, file and label."""
+    try:
+        table = pandas.read_csv(path, dtype=str, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read {path} as CSV: {error}") from error
+    if missing := {"path", "label"} - set(table.columns):
+        raise DatasetError(f"{path}: found the columns {', '.join(table.columns)}, expected path and label; "
+                           f"{' and '.join(sorted(missing))} is missing")
+    if "split" in table.columns:
+        table = table[table["split"] == split]
+        if table.empty:
+            raise DatasetError(f"{path}: no row is of the split {split}")
+    elif split != "test":
+        raise _no_split(path, "a column split with the values train and test")
+    if len(empty := np.flatnonzero(table[["path", "label"]].isna().any(axis=1))):
+        raise DatasetError(f"{path}: {len(empty)} rows have no path or no label, the first is row {empty[0] + 2}")
+    files = [path.parent / name for name in table["path"]]
+    if absent := [file for file in files if not file.is_file()]:
+        raise DatasetError(f"{path}: {len(absent)} of {len(files)} images are not there, e.g. {absent[0]}; paths count "
+                           f"from {path.parent}")
+    return pandas.DataFrame({"id": table["path"].tolist(), "file": files, "label": table["label"].tolist()})
+
+
+def _no_split(path: Path, expected: str) -> DatasetError:
+    return DatasetError(f"{path} has no training split, which must not be tested on: expected {expected}")

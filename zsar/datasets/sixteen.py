@@ -1,0 +1,67 @@
+"""The sixteen real datasets as ``ImageDataset``: packed, in their own layout, or as shards, whichever is there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zsar.datasets.base import ImageDataset
+from zsar.datasets.manifest import Manifest, get_manifest
+from zsar.datasets.packed import read_packed
+from zsar.datasets.real import READERS, Listing
+from zsar.datasets.real.images import Decoder
+from zsar.datasets.real.shards import read_parquet, read_wds
+from zsar.errors import DatasetError, MissingDatasetError
+from zsar.paths import cache_path
+
+SHARDS = {"parquet": read_parquet, "wds": read_wds}
+
+
+def data_root() -> Path:
+    """Where the real datasets lie: ``$ZSAR_DATA``, else a folder in the user's cache."""
+    return Path(os.environ["ZSAR_DATA"]) if os.environ.get("ZSAR_DATA") else cache_path("datasets")
+
+
+def packed_folder(root: Path, name: str, split: str) -> Path:
+    """Where the packed copy of a split is."""
+    return root / "packed" / f"{name}-{split}"
+
+
+def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool = False,
+                 packed: bool = True) -> ImageDataset:
+    """A split of one of the sixteen; see ``zsar.datasets.load_dataset``. ``packed``: use a packed copy if there is one.
+
+    Raises DatasetError.
+    """
+    manifest = get_manifest(name)
+    texts, expected = manifest.protocols[protocol], expected_images(manifest, split, protocol)
+    if packed and (found := read_packed(packed_folder(root, name, split))):
+        ids, labels, read = found[0]["ids"], np.array(found[0]["labels"], np.int64), found[1]
+    else:
+        listing = find_listing(manifest, split, root)
+        ids, labels = listing.ids, listing.labels
+        read = Decoder(listing.encoded, ids, manifest.transform)
+    if len(ids) != expected and not partial:
+        raise DatasetError(f"{name} {split} in {root}: found {len(ids):,} images, expected {expected:,}; "
+                           f"python -m zsar data verify {name} says what is missing")
+    return ImageDataset(name, split, texts.classnames, texts.templates, torch.from_numpy(labels), ids, read)
+
+
+def expected_images(manifest: Manifest, split: str, protocol: str = "tecoa16") -> int | None:
+    """How many images a split has; None for the training split of a dataset that has none."""
+    return manifest.protocols[protocol].images if split == "test" else manifest.train_images
+
+
+def find_listing(manifest: Manifest, split: str, root: Path) -> Listing:
+    """The images of a split in the layout that they are published in, or else as shards below ``parquet`` or ``wds``.
+
+    Raises DatasetError.
+    """
+    try:
+        return READERS[manifest.name](root, split, manifest.annotated)
+    except MissingDatasetError:  # files that are there but not whole are never passed over in silence
+        for kind, read in SHARDS.items():
+            if (folder := root / kind / manifest.name).is_dir():
+                return read(folder, split, manifest.annotated)
+        raise
