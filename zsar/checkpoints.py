@@ -25,7 +25,8 @@ from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 from torch import Tensor, nn
 
-from zsar.errors import CheckpointError
+from zsar import transformers_clip
+from zsar.errors import CheckpointError, first_line
 from zsar.paths import data_path
 
 # Entries of OpenAI's own state dicts that are no weights. open_clip's checkpoints do not have them.
@@ -40,35 +41,12 @@ CONFIG = "open_clip_config.json"
 _OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 
-_FROM_TRANSFORMERS = {
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.": "visual.conv1.",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm.": "visual.ln_pre.",
-    "vision_model.encoder.layers.": "visual.transformer.resblocks.",
-    "vision_model.post_layernorm.": "visual.ln_post.",
-    "visual_projection.weight": "visual.proj",
-    "text_model.embeddings.token_embedding.": "token_embedding.",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.encoder.layers.": "transformer.resblocks.",
-    "text_model.final_layer_norm.": "ln_final.",
-    "text_projection.weight": "text_projection",
-    ".layer_norm1.": ".ln_1.", ".layer_norm2.": ".ln_2.", ".mlp.fc1.": ".mlp.c_fc.", ".mlp.fc2.": ".mlp.c_proj.",
-    ".self_attn.out_proj.": ".attn.out_proj.", ".self_attn.q_proj.": ".attn.in_proj_",
-}
-
-
 class Weights(NamedTuple):
     """The named tensors of one file; ``part`` is the submodule that they fill: ``""`` (all) or ``visual``."""
 
     part: str
     tensors: dict[str, Tensor]
     path: Path
-
-
-def first_line(error: Exception, limit: int = 200) -> str:
-    """What an exception of another library says, cut to one line."""
-    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:limit]
 
 
 def is_repository(name: str) -> bool:
@@ -197,7 +175,7 @@ def read_architecture(name: str) -> tuple[dict, dict]:
         if file.name == CONFIG:
             config, preprocess = content["model_cfg"], content.get("preprocess_cfg") or {}
         else:
-            config, preprocess = _transformers_config(content), _transformers_preprocess(file.parent)
+            config, preprocess = transformers_clip.architecture(content), transformers_clip.preprocessing(file.parent)
         if not isinstance(config["vision_cfg"], dict) or not isinstance(config["text_cfg"], dict):
             raise TypeError("vision_cfg or text_cfg is no object")
         if preprocess.get("resize_mode", "shortest") not in ("shortest", "squash"):
@@ -232,38 +210,6 @@ def _repository_file(name: str, files: Sequence[str]) -> Path:
     raise CheckpointError(f"no CLIP in {place}: {what}; expected a folder with {CONFIG} and {_OPEN_CLIP_FILES[0]}")
 
 
-def _transformers_config(content: dict) -> dict:
-    """open_clip's configuration of a CLIPModel of transformers, whose defaults are those of ViT-B/32."""
-    if content.get("model_type") != "clip":
-        raise ValueError(f"model_type is {content.get('model_type')!r}, not 'clip'")
-    common = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-    vision = {**common, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224,
-              "patch_size": 32, **content["vision_config"]}
-    text = {**common, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "vocab_size": 49408,
-            "max_position_embeddings": 77, **content["text_config"]}
-    if text["vocab_size"] != 49408:
-        raise ValueError(f"vocab_size is {text['vocab_size']}, not the 49408 of CLIP's own tokenizer")
-    if {vision["hidden_act"], text["hidden_act"]} not in ({"quick_gelu"}, {"gelu"}):
-        raise ValueError(f"hidden_act is {vision['hidden_act']!r} and {text['hidden_act']!r}, not twice quick_gelu "
-                         "or gelu")
-    towers = [{"width": tower["hidden_size"], "layers": tower["num_hidden_layers"],
-               "mlp_ratio": tower["intermediate_size"] / tower["hidden_size"],
-               "norm_kwargs": {"eps": tower["layer_norm_eps"]}} for tower in (vision, text)]
-    return {"embed_dim": content.get("projection_dim", 512), "quick_gelu": vision["hidden_act"] == "quick_gelu",
-            "vision_cfg": {**towers[0], "head_width": vision["hidden_size"] // vision["num_attention_heads"],
-                           "image_size": vision["image_size"], "patch_size": vision["patch_size"]},
-            "text_cfg": {**towers[1], "heads": text["num_attention_heads"], "vocab_size": text["vocab_size"],
-                         "context_length": text["max_position_embeddings"]}}
-
-
-def _transformers_preprocess(folder: Path) -> dict:
-    """Mean and standard deviation of ``preprocessor_config.json`` where there is one; the rest is CLIP's own."""
-    file = folder / "preprocessor_config.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {ours: content[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std"))
-            if theirs in content}
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors of a safetensors file, or of a torch file read with ``weights_only=True``.
 
@@ -279,8 +225,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     found = {str(key).removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
     if not found:
         raise CheckpointError(f"no weights in {path}: expected named tensors, or a 'state_dict' of them")
-    if any(key.startswith("vision_model.") for key in found):
-        found = _from_transformers(found)
+    if transformers_clip.is_named_so(found):
+        found = transformers_clip.weights(found)
     if all(key.startswith("visual.") for key in found):
         return {key.removeprefix("visual."): value for key, value in found.items()}
     return found
@@ -315,25 +261,6 @@ def _refuse_prompts(content: dict, path: Path) -> None:
     if "add_prompter" in content and prompts:
         raise CheckpointError(f"{path} is a checkpoint of visual prompts ({', '.join(sorted(prompts))}), which is not "
                               "read: expected one of weights; train prompts with zsar adapt --method pad+token")
-
-
-def _from_transformers(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors named as in transformers' CLIPModel -> as in open_clip, which has query, key and value in one."""
-    tensors = {}
-    for key, value in found.items():
-        if ".k_proj." in key or ".v_proj." in key or key.endswith("position_ids"):
-            continue
-        if ".q_proj." in key:
-            parts = [found.get(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-            if any(part is None or part.shape != value.shape for part in parts):
-                continue  # reported as missing
-            value = torch.cat(parts)
-        if key in ("visual_projection.weight", "text_projection.weight"):
-            value = value.T
-        for theirs, ours in _FROM_TRANSFORMERS.items():
-            key = key.replace(theirs, ours)
-        tensors[key] = value
-    return tensors
 
 
 def load_weights(model: nn.Module, name: str, weights: Weights) -> None:

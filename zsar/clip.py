@@ -16,14 +16,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from zsar.checkpoints import (
-    first_line,
     is_repository,
     load_weights,
     read_architecture,
     read_weights,
     split_pretrained,
 )
-from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, unknown_name
+from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, first_line, unknown_name
 from zsar.paths import data_path
 from zsar.tokenizer import WordTokenizer
 

@@ -73,3 +73,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     if nearest := [k for k in known if k.lower() in near]:
         return UnknownNameError(f"unknown {kind} {name!r}: did you mean {', '.join(nearest)}?")
     return UnknownNameError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
+
+
+def first_line(error: Exception, limit: int = 200) -> str:
+    """What an exception of another library says, cut to one line."""
+    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:limit]

@@ -15,7 +15,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from zsar.attacks import check_settings, cross_entropy, from_grey_levels, pgd, quantize_inside
-from zsar.checkpoints import first_line
 from zsar.clip import (
     TEMPLATES,
     Clip,
@@ -25,7 +24,7 @@ from zsar.clip import (
     load_clip,
     normalize_classname,
 )
-from zsar.errors import AttackSettingsError, ClassNamesError, PhotoError, unknown_name
+from zsar.errors import AttackSettingsError, ClassNamesError, PhotoError, first_line, unknown_name
 from zsar.figures import BLUE, ORANGE, encode
 from zsar.outputs import writable_folder, write_atomically, write_json
 from zsar.results import provenance

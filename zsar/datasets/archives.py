@@ -18,8 +18,7 @@ from typing import IO
 
 from filelock import FileLock
 
-from zsar.checkpoints import first_line
-from zsar.errors import DatasetError, OutputError, ZsarError
+from zsar.errors import DatasetError, OutputError, ZsarError, first_line
 from zsar.outputs import writable_folder
 
 LIMIT_BYTES, LIMIT_FILES = 200 * 10**9, 2_000_000  # ImageNet, the largest, has about 150 GB in 1.3 million files

@@ -16,10 +16,9 @@ from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, filter_repo_objects
 
-from zsar.checkpoints import first_line
 from zsar.datasets.archives import DISK_ERRORS, check_space, extract, is_archive
 from zsar.datasets.manifest import Source
-from zsar.errors import DatasetError, OutputError, ZsarError
+from zsar.errors import DatasetError, OutputError, ZsarError, first_line
 from zsar.outputs import writable_folder
 
 ASK_ABOVE = 5 * 10**9  # bytes
