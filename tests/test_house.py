@@ -76,7 +76,7 @@ def test_wheel_finds_its_own_data(installed):
 
 
 def test_wheel_carries_all_shipped_data(installed):
-    kept = {"drawn", "expected", "reported", "results"}
+    kept = {"datasets", "drawn", "expected", "reported", "results"}
     files = {path.relative_to(ROOT / "data") for folder in kept for path in (ROOT / "data" / folder).rglob("*")
              if path.is_file()}
     carried = {path.relative_to(installed / "zsar" / "_data") for path in (installed / "zsar" / "_data").rglob("*")
