@@ -29,10 +29,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(asked_for: list[str]) -> _Parser:
-    parser = _Parser(prog="python -m zsar", description="Zero-shot adversarial robustness of CLIP")
+    parser = _Parser(prog="python -m zsar", description="Zero-shot adversarial robustness of CLIP", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if asked_for == [name]:  # import only what is asked for: --help need not wait for torch
             module = importlib.import_module(module)
             module.add_arguments(command)
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(argv[:1]).parse_args(argv)
+        if empty := [name for name, value in vars(args).items() if value == ""]:  # an unset variable of the shell
+            raise ZsarError(f"--{empty[0].replace('_', '-')} is empty: give it a value, or leave it out")
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             if report := args.run(args):

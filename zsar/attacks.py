@@ -160,6 +160,9 @@ def _ascend(objective: Objective, clean: Tensor, first: Tensor, index: Tensor, e
     for _ in range(steps):
         adversarial = adversarial.detach().requires_grad_()
         loss = objective(adversarial, index)
+        if not (isinstance(loss, Tensor) and loss.requires_grad):
+            raise AttackSettingsError(f"the objective returned a {type(loss).__name__} that does not depend on the "
+                                      "images: expected a tensor of one number an image, with its graph")
         if loss.shape != index.shape:
             raise AttackSettingsError(f"the objective returned a loss of shape {tuple(loss.shape)}: expected one "
                                       f"number an image, {tuple(index.shape)}; use reduction='none'")

@@ -22,7 +22,7 @@ from zsar.attacks import (
     pgd_until_fooled,
 )
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
-from zsar.errors import AttackSettingsError, UnknownNameError, UnreadableImageError, ZsarError, unknown_name
+from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, UnreadableImageError, ZsarError, unknown_name
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
@@ -214,6 +214,8 @@ def run(args: argparse.Namespace) -> str:
     settings = settings_from(args, profile)
     attack = attack_from_settings(settings)
     out = None if args.json is None else writable_file(args.json)
+    if out and args.adapted and out.exists() and out.samefile(args.adapted):
+        raise OutputError(f"--json {out} is the file of --adapted: name another")
     whole = [datasets.load_dataset(name, root=args.root, protocol=args.protocol)
              for name in dataset_list(args.datasets, profile.datasets)]
     tests = [dataset.subset(settings["images"] or len(dataset), args.seed, args.per_class) for dataset in whole]

@@ -33,10 +33,13 @@ Added after seed 0 of the core's finetuning had been seen, to look for causes: c
 
 import argparse
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
@@ -276,7 +279,10 @@ def _in_process(work: Callable, *args) -> None:
     """A job in a process of its own, one thread each: two of two threads on two cores wait for each other."""
     torch.set_num_threads(1)
     commit()  # of the code as it was loaded, before a job of minutes
-    work(*args)
+    try:
+        work(*args)
+    except KeyboardInterrupt:
+        os._exit(130)  # else the process would go on with the next job
 
 
 def finish(futures: list[Future]) -> None:
@@ -311,6 +317,11 @@ def run(args: argparse.Namespace) -> str:
     cells = TIERS[args.tier]
     jobs = [] if (out / NAME / "constant.json").exists() else [(run_references, out, args.device)]
     jobs += [(run_cell, cell, out, args.device) for cell in cells if not _cell_file(cell, out).exists()]
-    with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:
-        finish([pool.submit(_in_process, *job) for job in jobs])
+    try:  # outside a training Ctrl-C ends a process at once
+        with ProcessPoolExecutor(args.workers, get_context("spawn"), signal.signal,
+                                 (signal.SIGINT, signal.SIG_DFL)) as pool:
+            finish([pool.submit(_in_process, *job) for job in jobs])
+    except BrokenProcessPool as error:
+        raise ZsarError(f"a process of the grid died (out of memory?); what is in {out / NAME} is kept: run the same "
+                        "command again, with fewer --workers") from error
     return f"{write_table(out)}: {len(cells)} cells of the {args.tier} tier"

@@ -9,7 +9,7 @@ class itself, handed to ``zsar.adapt.adapt``).
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -286,29 +286,45 @@ def get_loss(name: str) -> Callable[..., Loss]:
 
 
 def code_digest(make: Callable) -> str:
-    """What tells a loss of one's own from another of the same name: its functions' bytecode and its plain values."""
-    told: list[object] = []
-    while isinstance(make, partial):
-        told.append((make.args, sorted(make.keywords.items())))
-        make = make.func
-    own = [kind for kind in getattr(make, "__mro__", ()) if not kind.__module__.startswith(("zsar.", "torch."))]
-    members = [member for kind in own for member in sorted(vars(kind).items())] or [("", make)]
-    for name, value in members:
-        function = getattr(value, "fget", getattr(value, "__func__", value))  # of a property, a static method
-        if code := getattr(function, "__code__", None):
-            told += [name, *_code(code)]
-        elif isinstance(value, (bool, int, float, str, tuple)) and not name.startswith("__"):
-            told.append((name, value))
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+    """What tells a loss of one's own from another of the same name: its functions' bytecode and its plain values.
+
+    What lies outside, as functions of a module that it calls, is not looked at.
+    """
+    return hashlib.sha256(repr(_told(make)).encode()).hexdigest()[:12]
 
 
-def _code(code: CodeType) -> list[object]:
-    """Bytecode, names and constants of a function and of those inside it, the same in every process."""
-    told: list[object] = [code.co_code, code.co_names, code.co_varnames]
-    for value in code.co_consts:
-        told += _code(value) if isinstance(value, CodeType) else [
-            sorted(map(repr, value)) if isinstance(value, frozenset) else value]
-    return told
+def _told(value: object) -> object:
+    """What ``code_digest`` knows of a class, a function or a value, the same in every process."""
+    if isinstance(value, partial):
+        return _told(value.func), _told(value.args), _told(value.keywords)
+    if isinstance(value, type):
+        own = [kind for kind in value.__mro__ if not kind.__module__.startswith(("zsar.", "torch.", "builtins"))]
+        return [(name, _told(member)) for kind in own for name, member in sorted(vars(kind).items())
+                if name == "__init__" or not (name.startswith("__") and name.endswith("__"))]
+    value = getattr(value, "fget", getattr(value, "__func__", value))  # of a property, a static method
+    if isinstance(value, FunctionType):
+        around = [_told(cell.cell_contents) for cell in value.__closure__ or () if cell.cell_contents is not value
+                  and not isinstance(cell.cell_contents, type)]  # decorated functions; not the class, for super()
+        return _told(value.__code__), _told(value.__defaults__), _told(value.__kwdefaults__), around
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, [_told(constant) for constant in value.co_consts]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, dict):
+        return sorted((str(key), repr(_told(member))) for key, member in value.items())
+    if isinstance(value, (list, tuple)):
+        return [_told(member) for member in value]
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return value if isinstance(value, (bool, int, float, str, bytes, type(None))) else type(value).__name__
+
+
+def loss_name(loss: str | Callable) -> str:
+    """What a loss is called in records: its name in ``LOSSES``, or that of its class, with what was chosen of it."""
+    if isinstance(loss, partial):
+        chosen = [f"{key}={value!r}" for key, value in loss.keywords.items() if isinstance(value, (int, float, str))]
+        return f"{loss_name(loss.func)}({', '.join(chosen)})"
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
 
 
 def random_directions(n: int, width: int, seed: int) -> Tensor:

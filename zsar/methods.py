@@ -87,7 +87,7 @@ def interpolate(original: Clip, adapted: Clip, weight: float) -> Clip:
     AdaptationError where the two towers differ in form, as with prompts, which no point between them has, and for a
     weight outside 0 to 1.
     """
-    if not 0 <= weight <= 1:
+    if not (isinstance(weight, (int, float)) and 0 <= weight <= 1):
         raise AdaptationError(f"weight = {weight}: expected a number from 0 (the original) to 1 (the adapted one)")
     ours, theirs = original.model.visual.state_dict(), adapted.model.visual.state_dict()
     if prompt_sizes(original) or prompt_sizes(adapted) or \
@@ -140,6 +140,8 @@ def load_adapted(path: str | Path, original: Clip) -> Clip:
         raise CheckpointError(f"{path} adapts another CLIP ({header['original'][:12]}) than {original.name} "
                               f"({original.digest[:12]}): choose the model and weights that it was adapted from")
     student = make_student(original, header["method"], pad=header.get("pad"), tokens=header.get("tokens"))
+    if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{path} holds NaN or infinite weights ({broken[0]}): its training diverged")
     fill(student.model, tensors, path)
     return student.requires_grad_(False)
 

@@ -44,6 +44,11 @@ class Recipe:
 
     def check(self) -> None:
         """Raise AdaptationError, AttackSettingsError or UnknownNameError for what cannot be meant."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+                raise AdaptationError(f"{field.name} = {value!r}: expected " + {
+                    int: "a whole number", float: "a number", str: "a name"}[kind])
         for name, known in (("optimizer", ("adamw", "sgd")), ("precision", ("fp32", "bf16")),
                             ("keep", ("best", "last"))):
             if getattr(self, name) not in known:

@@ -45,11 +45,17 @@ def in_group(dataset: str, group: str) -> bool:
     """Whether a dataset belongs to one of ``GROUPS``; near ones are drawn in the manner of the source's objects."""
     if group == "source":
         return dataset == SOURCE
-    if group not in GROUPS:
-        raise unknown_name("group of tasks", group, GROUPS)
     members = {"unseen": True, "unseen without binary": dataset not in BINARY, "near": dataset in NEAR,
                "far": dataset not in NEAR}
     return dataset != SOURCE and members[group]
+
+
+def check_question(kind: str, group: str) -> None:
+    """Raise UnknownNameError for an accuracy or a group that is none, so that it is not taken for a missing cell."""
+    if kind not in KINDS:
+        raise unknown_name("kind of accuracy", kind, KINDS)
+    if group not in GROUPS:
+        raise unknown_name("group of tasks", group, GROUPS)
 
 
 class Study:
@@ -71,7 +77,8 @@ class Study:
         """
         core = {"train_eps_255": 4, "train_images": 12_000, "training_steps": 300, "tokens": 144, "source": "all",
                 "rate": None}
-        for kind, names, known in (("field of a cell", other, core), ("loss", [loss], self._names("loss", LOSSES)),
+        fields = {*core, "seed"}
+        for kind, names, known in (("field of a cell", other, fields), ("loss", [loss], self._names("loss", LOSSES)),
                                    ("method", [method], self._names("method", METHODS))):
             if unknown := [name for name in names if name not in known]:
                 raise unknown_name(kind, unknown[0], known)
@@ -94,6 +101,7 @@ class Study:
 
         kind: ``"clean"`` or ``"robust"``; ``which`` as in ``select``.
         """
+        check_question(kind, group)
         found = [_bits_of(rows, kind, group) for _, rows in self.select(loss, method, **which)]
         return np.stack(found) if found else np.empty((0, 0, 0), bool)
 
@@ -108,6 +116,7 @@ class Study:
         Each is (loss, method), or (loss, method, fields of its own) as ``select`` takes them; ``other`` goes for both.
         A reference, which has no seed, is compared with every seed of the other.
         """
+        check_question(kind, group)
         reference = "none" in (a[0], b[0])
         first, second = (self.select(loss, method, **other, **dict(*fields)) for loss, method, *fields in (a, b))
         pairs = [(ours, theirs) for mine, ours in first for yours, theirs in second
@@ -117,6 +126,7 @@ class Study:
 
     def interaction(self, a: tuple, b: tuple, c: tuple, d: tuple, kind: str, group: str = "unseen") -> Estimate | None:
         """(a - b) - (c - d) of four cells (loss, method), paired by picture and seed; None where no seed has all."""
+        check_question(kind, group)
         of_seed = [{record["cell"]["seed"]: _bits_of(rows, kind, group) * 1.0 for record, rows in self.select(*cell)}
                    for cell in (a, b, c, d)]
         seeds = sorted(set.intersection(*map(set, of_seed)))
@@ -149,6 +159,7 @@ class Study:
         attack, in straight lines between their points. The interval is a bootstrap over pictures; it knows nothing of
         other seeds. None where a cell is missing, or ends no more robust than the original.
         """
+        check_question(kind, group)
         paths = [self.path(*cell, group) for cell in (a, b)]
         if not all(paths) or min(path[-1]["source robust"].mean() for path in paths) <= \
                 paths[0][0]["source robust"].mean():
@@ -210,8 +221,6 @@ def estimate(values: np.ndarray) -> Estimate | None:
 
 def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:
     """bool [tasks, images] of the rows of a test that belong to a group."""
-    if kind not in KINDS:
-        raise unknown_name("kind of accuracy", kind, KINDS)
     members = [row for row in rows if in_group(row["dataset"], group)]
     return np.stack([unpack_bits(row[f"{kind}_bits"], row["images"]) for row in members])
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import reprlib
 import sys
 import time
 import warnings
@@ -23,7 +24,7 @@ from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset, batches
 from zsar.errors import AdaptationError, CheckpointError, DivergenceError, UnreadableImageError
 from zsar.evaluate import attack_from_settings, evaluate_dataset
-from zsar.losses import Loss, code_digest, get_loss
+from zsar.losses import Loss, code_digest, get_loss, loss_name
 from zsar.methods import fill, make_student, save_adapted, trainable
 from zsar.outputs import write_json
 from zsar.recipes import Recipe
@@ -73,7 +74,7 @@ class Trainer:
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
                  recipe: Recipe, out: Path | None = None, watch: Callable[[History], None] = lambda history: None,
                  held_out: ImageDataset | None = None, workers: int | None = None, strict: bool = False):
-        check_types(source, loss, recipe)
+        check_types(original, source, loss, method, recipe, held_out)
         recipe.check()
         if not recipe.rate(method):
             raise AdaptationError(f"a learning rate of 0: {method} would change nothing")
@@ -90,7 +91,7 @@ class Trainer:
         make = get_loss(loss) if isinstance(loss, str) else loss
         self.loss = make(original, self.classifier.text_features, recipe.seed)
         check_loss(self.loss, recipe)
-        name = loss if isinstance(loss, str) else getattr(loss, "__name__", str(loss))
+        name = loss_name(loss)
         own = {} if isinstance(loss, str) else {"loss_code": code_digest(loss)}
         self.settings = {"loss": name, **own, "method": method, "source": source.name, "images": len(self.train),
                          "data": data_digest(self.train, self.held_out), "original": original.digest, **asdict(recipe)}
@@ -100,6 +101,9 @@ class Trainer:
         self.history, self.best = History(), {}
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
         state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder", DIGESTS) if out else None
+        if out and not state and (out / ADAPTED).exists():
+            raise AdaptationError(f"{out} holds an adapted CLIP, and no {CHECKPOINT} to go on from: it would be "
+                                  "overwritten; choose another folder, or move it away")
         if state:
             self._restore(state)
         else:
@@ -188,7 +192,11 @@ class Trainer:
             for weight in weights:
                 weight.requires_grad_(True)
         with self._half():
-            return self.loss(self.student, images, adversarial, targets)
+            loss = self.loss(self.student, images, adversarial, targets)
+        if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+            raise AdaptationError(f"the loss {self.settings['loss']} gave {reprlib.repr(loss)}: expected a tensor "
+                                  "without dimensions that depends on the embeddings")
+        return loss
 
     def _half(self) -> AbstractContextManager:
         """Autocast to bf16 where the recipe says so; around forward passes only, for a backward pass keeps to them."""
@@ -335,12 +343,15 @@ def data_digest(*parts: ImageDataset) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
-def check_types(source: Any, loss: Any, recipe: Any) -> None:
+def check_types(original: Any, source: Any, loss: Any, method: Any, recipe: Any, held_out: Any) -> None:
     """Raise AdaptationError for arguments of another kind, such as a name where the thing itself is expected."""
-    for name, value, kind, how in (("source", source, ImageDataset, "an ImageDataset, as of load_dataset(name)"),
+    for name, value, kind, how in (("original", original, Clip, "a Clip, as of load_clip(name)"),
+                                   ("source", source, ImageDataset, "an ImageDataset, as of load_dataset(name)"),
+                                   ("held_out", held_out, ImageDataset | None, "an ImageDataset or None"),
+                                   ("method", method, str, "a name, such as 'finetune'"),
                                    ("recipe", recipe, Recipe, "a Recipe, as of get_recipe(name)")):
         if not isinstance(value, kind):
-            raise AdaptationError(f"{name} = {value!r}: expected {how}")
+            raise AdaptationError(f"{name} = {reprlib.repr(value)}: expected {how}")
     if isinstance(loss, Loss) or not (isinstance(loss, str) or callable(loss)):
         raise AdaptationError(f"loss = an object of {type(loss).__name__}: expected a name, or a class that makes it")
 

@@ -44,7 +44,8 @@ def read_checkpoint(path: Path, settings: dict, mend: str, digests: Mapping[str,
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = dict(state["settings"])
     except Exception as error:  # torch's zip and pickle errors: all mean a truncated or foreign file
-        raise CheckpointError(f"cannot read the checkpoint {path}: {mend}") from error
+        raise CheckpointError(f"cannot read the checkpoint {path}, it is truncated or no checkpoint of zsar: delete it "
+                              f"to begin anew, or {mend}") from error
     differing = [digests[key] if digests and key in digests else f"{key} was {found.get(key)!r}, is {value!r}"
                  for key, value in settings.items() if found.get(key) != value]
     if differing:

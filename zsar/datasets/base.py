@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from zsar.errors import DatasetError
+
 #: Row numbers int64 [n] -> uint8 [n, 3, H, W]. Raises UnreadableImageError for one that cannot be decoded.
 Reader = Callable[[np.ndarray], np.ndarray]
 
@@ -45,7 +47,10 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Images of these rows, uint8 [n, 3, H, W]: a quarter of the bytes of floats, for a way to the device."""
-        return self._read(self._rows[rows])
+        images = self._read(self._rows[rows])
+        if images.dtype != np.uint8:
+            raise DatasetError(f"{self.name}: its images are read as {images.dtype}, expected uint8 from 0 to 255")
+        return images
 
     def _float(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.read(rows)).float() / 255
