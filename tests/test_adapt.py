@@ -228,7 +228,7 @@ def test_a_broken_checkpoint_is_one_line(world, tmp_path, capsys):
     (["--weight-decay", "1", "--method", "token"], "--weight-decay changes nothing with --method token"),
     (["--alpha", "1", "--eps", "0"], "--alpha changes nothing with --eps 0"),
     (["--attack-steps", "1", "--loss", "clean"], "--attack-steps changes nothing with --loss clean"),
-    (["--out", ""], "the name of the folder is empty"), (["--warmup", "6"], "warmup = 6: expected"),
+    (["--out", ""], "--out is empty: give it a value"), (["--warmup", "6"], "warmup = 6: expected"),
     (["--weights", "x"], "unrecognized arguments")])
 def test_bad_input(words, message, world, tmp_path, capsys):
     assert re.search(message, error_of(capsys, "--out", str(tmp_path), *QUICK, *words))  # of two options the later

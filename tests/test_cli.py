@@ -54,7 +54,7 @@ def test_an_unchanged_label_is_no_failure(path, names, drawn_weights, tmp_path, 
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--classes", ""], "no class names"), (["--classes", " , ,"], "no class names"),
+    (["--classes", ""], "--classes is empty"), (["--classes", " , ,"], "no class names"),
     (["--classes", "cat"], "only one class name"), (["--classes", "cat,CAT"], "duplicate"),
     (["--eps", "-1"], "eps = -1"), (["--eps", "256"], "eps = 256"), (["--eps", "four"], "invalid float value: 'four'"),
     (["--eps", "nan"], "eps = nan"), (["--eps", "inf"], "eps = inf"), (["--classes", "cat!,cat"], "the same to this"),

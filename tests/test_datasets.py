@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import made_up
 
+from zsar.datasets import ImageDataset
+from zsar.errors import DatasetError
+
 SOURCE = made_up(30)
 
 
@@ -35,6 +38,14 @@ def test_selected_rows_stay_in_their_order_and_compose(rows):
     assert part.ids == [SOURCE.ids[row] for row in rows] and same_images(part)
     backwards = part.select(np.arange(len(rows))[::-1].copy())
     assert backwards.ids == part.ids[::-1] and same_images(backwards)
+
+
+def test_images_are_bytes():
+    source = made_up(4)
+    floats = ImageDataset("floats", "test", source.classnames, source.templates, source.labels, source.ids,
+                          lambda rows: source._read(rows) / 255)
+    with pytest.raises(DatasetError, match="floats: its images are read as float64, expected uint8 from 0 to 255"):
+        floats.stack()
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])

@@ -86,9 +86,13 @@ def test_the_rate_of_a_method_is_the_towers_where_it_is_trained(method):
     ({"validate_every": 0}, AdaptationError, "validate_every = 0"),
     ({"batch": 10, "accumulate": 4}, AdaptationError, "a batch of 10 does not divide into accumulate = 4 parts"),
     ({"seed": -1}, AdaptationError, "seed -1"), ({"seed": 2**23}, AdaptationError, "0 to 8388607"),
-    ({"seed": .5}, AdaptationError, "seed 0.5"), ({"eps_255": 256}, AttackSettingsError, "eps = 256"),
+    ({"seed": .5}, AdaptationError, "seed = 0.5: expected a whole number"),
+    ({"eps_255": 256}, AttackSettingsError, "eps = 256"),
     ({"alpha_255": 0}, AttackSettingsError, "alpha = 0"), ({"attack_steps": 0}, AdaptationError, "attack_steps = 0"),
     ({"attack_momentum": -1}, AdaptationError, "attack_momentum = -1"),
+    ({"steps": "4"}, AdaptationError, "steps = '4': expected a whole number"),
+    ({"lr": "1e-3"}, AdaptationError, "lr = '1e-3': expected a number"),
+    ({"batch": True}, AdaptationError, "batch = True"),
     ({"momentum": 1.5}, AdaptationError, "momentum = 1.5: expected a number from 0 to below 1"),
     ({"warmup": 300}, AdaptationError, "warmup = 300: expected a whole number of steps, fewer than all 300")])
 def test_what_cannot_be_meant(changes, error, message):

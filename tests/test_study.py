@@ -243,6 +243,21 @@ def test_a_misspelt_question_is_no_missing_cell(ask, message, tmp_path):
         ask(study(tmp_path, record("tecoa", tests=[test_of(rows(20))])))
 
 
+def test_a_seed_may_be_asked_for(tmp_path):
+    found = study(tmp_path, *(record("tecoa", seed=seed, tests=[test_of(rows(20 + seed))]) for seed in (0, 1)))
+    assert found.mean("tecoa", "finetune", "clean", seed=1).seeds == 1
+    assert found.mean("tecoa", "finetune", "clean", seed=1).value == pytest.approx(52.5)
+
+
+@pytest.mark.parametrize("ask", [
+    lambda s: s.bits("fare", "token", "rob", "unseen"), lambda s: s.bits("fare", "token", "robust", "unsen"),
+    lambda s: s.matched(("tecoa", "finetune"), ("adv", "finetune"), "robst"),
+    lambda s: s.difference(("tecoa", "finetune"), ("adv", "finetune"), "clean", "nea")])
+def test_a_misspelt_question_about_a_missing_cell(ask, tmp_path):
+    with pytest.raises(UnknownNameError, match="unknown (kind of accuracy|group of tasks)"):
+        ask(Study(tmp_path))
+
+
 def everything_of(found):
     """What a chapter may ask for."""
     a, b = ("tecoa", "finetune"), ("adv", "finetune")

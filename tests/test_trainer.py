@@ -22,7 +22,7 @@ from zsar.attacks import pgd
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset
 from zsar.errors import AdaptationError, AttackSettingsError, CheckpointError, DivergenceError, OutputError, PromptError
-from zsar.losses import LOSSES, Adv, Loss, TeCoA
+from zsar.losses import LOSSES, Adv, Loss, TeCoA, code_digest, loss_name
 from zsar.methods import load_adapted, trainable
 from zsar.recipes import Recipe
 from zsar.trainer import CHECKPOINT, History, Trainer, criterion, rows_at
@@ -403,7 +403,7 @@ def test_a_checkpoint_of_another_loss_of_the_same_name(tiny_clip, source, tmp_pa
 
     Trainer(tiny_clip, source, head(3), "pad", RECIPE, tmp_path).run()
     Trainer(tiny_clip, source, head(3), "pad", RECIPE, tmp_path)
-    with pytest.raises(CheckpointError, match="is of another loss Mine or broken: its parameters have another form"):
+    with pytest.raises(CheckpointError, match="the code of the loss has changed"):
         Trainer(tiny_clip, source, head(4), "pad", RECIPE, tmp_path)
 
 
@@ -419,6 +419,40 @@ def test_a_loss_whose_code_has_changed_does_not_go_on(tiny_clip, source, tmp_pat
     Trainer(tiny_clip, source, heavier(2), "pad", RECIPE, tmp_path)
     with pytest.raises(CheckpointError, match="the code of the loss has changed"):
         Trainer(tiny_clip, source, heavier(3), "pad", RECIPE, tmp_path)
+
+
+def test_a_loss_is_known_by_what_is_around_it():
+    def weighted(by, margin=1.0):
+        class Mine(TeCoA):
+            scales = [1.0, by]
+
+            def per_image(self, embeddings, targets, rows, extra=margin):
+                return by * super().per_image(embeddings, targets, rows) + extra
+        return Mine
+
+    assert code_digest(weighted(2)) == code_digest(weighted(2))
+    assert len({code_digest(make) for make in (weighted(2), weighted(3), weighted(2, 2.0), partial(weighted(2), 1),
+                                               partial(weighted(2), fn=np.mean), lambda *a: weighted(2)(*a))}) == 6
+    assert loss_name(partial(Adv, head="slow", fn=np.mean)) == "Adv(head='slow')"  # no address of a function
+
+
+@pytest.mark.parametrize("result", [0.0, None, torch.zeros(8), torch.tensor(1.0)])
+def test_a_loss_that_gives_no_loss(result, tiny_clip, source):
+    class Odd(TeCoA):
+        attacked = False
+
+        def forward(self, *batch):
+            return result
+
+    with pytest.raises(AdaptationError, match="the loss Odd gave .*: expected a tensor without dimensions"):
+        Trainer(tiny_clip, source, Odd, "pad", RECIPE).run()
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(tiny_clip, source, tmp_path):
+    Trainer(tiny_clip, source, "tecoa", "pad", RECIPE, tmp_path).run()
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(AdaptationError, match="holds an adapted CLIP, and no checkpoint.pt to go on from"):
+        Trainer(tiny_clip, source, "fare", "pad", RECIPE, tmp_path)
 
 
 @pytest.mark.parametrize("part", ["student", "loss", "optimizer", "history", "best"])
@@ -559,12 +593,16 @@ def test_numpy_numbers_in_a_recipe_do_not_spoil_the_checkpoint(tiny_clip, source
     ({"source": "DrawnImageNet"}, "source = 'DrawnImageNet': expected an ImageDataset, as of load_dataset"),
     ({"loss": Loss}, "the loss Loss has no method per_image: define it"),
     ({"loss": lambda *args: torch.nn.Linear(2, 2)}, "the loss is a Linear: expected a subclass of zsar.losses.Loss"),
+    ({"original": "drawn"}, "original = 'drawn': expected a Clip"),
+    ({"method": None}, "method = None: expected a name"),
+    ({"held_out": 100}, "held_out = 100: expected an ImageDataset or None"),
     ({"loss": 3}, "loss = an object of int: expected a name, or a class"),
     ({"recipe": replace(RECIPE, lr=0)}, "a learning rate of 0: finetune would change nothing"),
     ({"loss": "imgcoadv", "recipe": replace(RECIPE, accumulate=8)}, "ImgCoAdv compares images .*: 1 at a time")])
 def test_arguments_of_another_kind(what, message, tiny_clip, source):
     with pytest.raises(AdaptationError, match=message):
-        Trainer(tiny_clip, **{"source": source, "loss": "tecoa", "method": "finetune", "recipe": RECIPE} | what)
+        Trainer(**{"original": tiny_clip, "source": source, "loss": "tecoa", "method": "finetune",
+                   "recipe": RECIPE} | what)
 
 
 def test_a_loss_object_is_not_its_class(tiny_clip, source):

@@ -22,7 +22,14 @@ from zsar.attacks import (
     pgd_until_fooled,
 )
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
-from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, UnreadableImageError, ZsarError, unknown_name
+from zsar.errors import (
+    AttackSettingsError,
+    OutputError,
+    UnknownNameError,
+    UnreadableImageError,
+    ZsarError,
+    unknown_name,
+)
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile

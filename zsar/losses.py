@@ -298,7 +298,7 @@ def _told(value: object) -> object:
     if isinstance(value, partial):
         return _told(value.func), _told(value.args), _told(value.keywords)
     if isinstance(value, type):
-        own = [kind for kind in value.__mro__ if not kind.__module__.startswith(("zsar.", "torch.", "builtins"))]
+        own = [kind for kind in value.__mro__[:-1] if not kind.__module__.startswith(("zsar.", "torch."))]
         return [(name, _told(member)) for kind in own for name, member in sorted(vars(kind).items())
                 if name == "__init__" or not (name.startswith("__") and name.endswith("__"))]
     value = getattr(value, "fget", getattr(value, "__func__", value))  # of a property, a static method

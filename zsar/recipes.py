@@ -45,7 +45,7 @@ class Recipe:
     def check(self) -> None:
         """Raise AdaptationError, AttackSettingsError or UnknownNameError for what cannot be meant."""
         for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
+            value, kind = getattr(self, field.name), field.type
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
                 raise AdaptationError(f"{field.name} = {value!r}: expected " + {
                     int: "a whole number", float: "a number", str: "a name"}[kind])
@@ -112,7 +112,8 @@ def get_recipe(name: str, **changes) -> Recipe:
     changes = {key: value for key, value in changes.items() if value is not None}
     if unknown := changes.keys() - {field.name for field in fields(Recipe)}:
         raise unknown_name("setting of a recipe", min(unknown), [field.name for field in fields(Recipe)])
-    if "warmup" not in changes and changes.get("steps", math.inf) < 10 * RECIPES[name].warmup:
+    steps = changes.get("steps")
+    if "warmup" not in changes and isinstance(steps, int) and steps < 10 * RECIPES[name].warmup:
         changes["warmup"] = changes["steps"] // 10
     if "alpha_255" not in changes and isinstance(eps := changes.get("eps_255"), (int, float)) and eps > 0:
         changes["alpha_255"] = eps * RECIPES[name].alpha_255 / RECIPES[name].eps_255
