@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from real_fixtures import build
+from real_fixtures import build, build_parquet
 
 from zsar import __main__ as cli
 from zsar import data
+from zsar.datasets import fetch as fetching
 from zsar.datasets import load_dataset
-from zsar.datasets.manifest import get_manifest
+from zsar.datasets.manifest import Source, get_manifest
 from zsar.errors import DatasetError
 from zsar.profiles import SIXTEEN
 
@@ -77,13 +78,76 @@ def test_verify_names_every_unreadable_image(whole, capsys, tmp_path):
 
 def test_verify_counts(root, capsys):
     found = data.verify(get_manifest("CIFAR10"), root)
-    assert found == ["test: found 10 images, expected 10,000", "train: found 10 images, expected 50,000"]
-    missing = data.verify(get_manifest("Food101"), root)
+    assert found == ["test: found 10 images, expected 10,000"]
+    both = data.verify(get_manifest("CIFAR10"), root, splits=("test", "train"))
+    assert both == [*found, "train: found 10 images, expected 50,000"]
+    missing = data.verify(get_manifest("Food101"), root, splits=("test", "train"))
     assert len(missing) == 1 and "there is no food-101/" in missing[0]
 
 
+def test_a_training_split_is_looked_at_when_asked_for(whole, capsys, monkeypatch, tmp_path):
+    """What is found in the test split is said also where there is no training split."""
+    monkeypatch.setattr(data, "expected_images", lambda manifest, split: 2)
+    build("PCAM", tmp_path, get_manifest("PCAM").annotated, per_class=1)
+    for path in (tmp_path / "pcam").glob("*_train_*"):
+        path.unlink()
+    assert zsar(capsys, "verify", "PCAM", "--root", tmp_path) == "PCAM: whole\n"
+    found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))
+    assert len(found) == 1 and found[0].startswith("train: ") and "split_train_y.h5 is missing" in found[0]
+    monkeypatch.setattr(data, "expected_images", lambda manifest, split: 3)
+    found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))
+    assert found[0] == "test: found 2 images, expected 3" and len(found) == 2
+
+
+def test_what_has_no_training_split_is_not_called_whole(root, capsys):
+    assert "EuroSAT: it has no train split" in zsar(capsys, "verify", "EuroSAT", "--root", root, "--split", "train")
+
+
+def test_verify_compares_archives_with_what_is_known(whole, capsys, tmp_path):
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    (tmp_path / "eurosat" / "EuroSAT.zip").write_bytes(b"other")
+    found = data.verify(get_manifest("EuroSAT"), tmp_path)
+    assert len(found) == 1 and "EuroSAT.zip: found 5 bytes, expected " in found[0]
+    assert "never compared with the genuine file" in found[0]
+
+
+def break_pack(root, name):
+    folder = root / "packed" / f"{name}-test"
+    folder.mkdir(parents=True)
+    (folder / "about.json").write_text("{")
+
+
+def test_a_broken_pack_does_not_end_the_list(whole, capsys, tmp_path):
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    for name in ("EuroSAT", "CIFAR10"):
+        break_pack(tmp_path, name)
+    out = zsar(capsys, "list", "--root", tmp_path)
+    assert len(out.splitlines()) == 1 + len(SIXTEEN) + 2 + 1
+    assert f"EuroSAT: cannot read the packed images in {tmp_path / 'packed' / 'EuroSAT-test'}" in out
+    assert data.state(get_manifest("EuroSAT"), tmp_path)["state"] == "present"
+    assert data.state(get_manifest("CIFAR10"), tmp_path)["state"] == "partial"
+
+
+def test_a_broken_manifest_does_not_end_the_list(capsys, monkeypatch, tmp_path):
+    def get(name):
+        if name == "DTD":
+            raise DatasetError("cannot use the manifest of DTD")
+        return get_manifest(name)
+
+    monkeypatch.setattr(data, "get_manifest", get)
+    assert cli.main(["data", "list", "--root", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "DTD: cannot use the manifest of DTD" in captured.out and "Food101" in captured.out
+    assert "1 of 16 datasets cannot be listed: DTD" in captured.err
+
+
+def test_a_home_folder_is_understood(root, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert f"{root}: " in zsar(capsys, "list", "--root", f"~/{root.name}")
+
+
 def test_a_count_that_differs_is_not_loaded(root):
-    with pytest.raises(DatasetError, match=r"CIFAR10 test in .*: found 10 images, expected 10,000; python"):
+    with pytest.raises(DatasetError, match=r"CIFAR10 test.*: found 10 images, expected 10,000"):
         load_dataset("CIFAR10", root=root)
     assert len(load_dataset("CIFAR10", root=root, partial=True)) == 10
 
@@ -93,7 +157,8 @@ def test_from_files_to_a_packed_copy(name, capsys, tmp_path):
     """Every one of the sixteen: verified, loaded, packed, and loaded again the same."""
     manifest = get_manifest(name)
     build(name, tmp_path, manifest.annotated, per_class=1)
-    assert all("images, expected" in line for line in data.verify(manifest, tmp_path))  # no finding but the counts
+    found = data.verify(manifest, tmp_path, splits=("test", "train"))
+    assert all("images, expected" in line or ".mat: found" in line for line in found)  # counts and sums differ
     files = load_dataset(name, root=tmp_path, partial=True)
     assert files.decodes and set(files.labels.tolist()) == set(range(len(manifest.annotated)))
     assert "GB" in zsar(capsys, "pack", name, "--root", tmp_path, "--partial")
@@ -138,6 +203,40 @@ def test_fetch_takes_the_next_source_and_says_why(tmp_path, capsys, monkeypatch)
     assert out == "CIFAR10: archive: the host is gone\nCIFAR10: partial, 10 images\n"
 
 
+def test_one_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
+    def fetch(source, root, name, **how):
+        if name != "DTD":
+            raise DatasetError(f"the {source.kind} of {name} is gone")
+        build("DTD", root, get_manifest("DTD").annotated, per_class=1)
+        return ""
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert cli.main(["data", "fetch", "CIFAR10", "DTD", "EuroSAT", "--root", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "DTD: partial, 47 images" in captured.out
+    assert "CIFAR10: archive: the archive of CIFAR10 is gone; parquet: the parquet of CIFAR10 is gone" in captured.out
+    assert "2 of 3 datasets cannot be fetched: CIFAR10, EuroSAT" in captured.err
+
+
+def test_a_dead_first_source_leaves_the_way_to_the_second(tmp_path, monkeypatch):
+    """The real download: what it leaves behind is no dataset, so that shards are looked for."""
+    monkeypatch.setattr(fetching, "PAUSE", 0)
+    pets = get_manifest("OxfordPets")
+    files = {name: {"address": "http://127.0.0.1:9/gone.tar.gz"} for name in pets.sources[0].files}
+    with pytest.raises(DatasetError, match="cannot download"):
+        fetching.fetch(Source("archive", "", None, files, (), verified=False), tmp_path, name="OxfordPets",
+                       agreed=lambda size: True)
+    assert list((tmp_path / "oxford-iiit-pet").iterdir())
+    for left in ("images.tar.gz.part", "images.tar.gz.part.json", "images.tar.gz.mismatch", "annotations.tar.gz"):
+        (tmp_path / "oxford-iiit-pet" / left).write_bytes(b"")
+    assert data.state(pets, tmp_path)["state"] == "missing"
+    build_parquet(tmp_path / "parquet" / "OxfordPets", pets.annotated, list(range(37)))
+    assert len(load_dataset("OxfordPets", root=tmp_path, partial=True)) == 37
+    (tmp_path / "oxford-iiit-pet" / "images").mkdir()  # begun: not passed over in silence
+    with pytest.raises(DatasetError, match="test.txt is missing"):
+        load_dataset("OxfordPets", root=tmp_path, partial=True)
+
+
 def test_what_is_fetched_by_hand_says_how(tmp_path, capsys):
     out = zsar(capsys, "fetch", "ImageNet", "--root", tmp_path)
     assert "ImageNet has to be fetched by hand" in out and "ILSVRC2012_img_val.tar" in out
@@ -160,3 +259,15 @@ def test_sheets_show_different_classes(root):
     dataset = load_dataset("EuroSAT", root=root, partial=True)
     assert len(np.unique(dataset.labels)) == 10
     assert data.sheet(dataset).get_label().startswith("10 pictures in a grid")
+
+
+def test_images_of_ones_own_are_verified_and_shown(capsys, tmp_path):
+    for i, name in enumerate(("cat", "dog")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (30, 40), (90 * i, 0, 0)).save(tmp_path / "mine" / name / "1.png")
+    place = str(tmp_path / "mine")
+    assert zsar(capsys, "verify", place) == f"{place}: whole\n"
+    assert "2 of 2 images" in zsar(capsys, "show", place, "--out", tmp_path) and (tmp_path / "mine.png").is_file()
+    (tmp_path / "mine" / "cat" / "2.png").write_text("no image")
+    assert "1 of 1 datasets are not whole" in zsar(capsys, "verify", place, status=2)
+    assert "unknown dataset" in zsar(capsys, "pack", place, status=2)

@@ -5,12 +5,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_fixtures import build
 
 from zsar import datasets, evaluate
 from zsar.attacks import MICRO_BATCH, cross_entropy, image_seeds, pgd
 from zsar.clip import ZeroShotClassifier
 from zsar.datasets import ImageDataset
-from zsar.errors import AttackSettingsError, OutputError, UnknownNameError, UnreadableImageError, ZsarError
+from zsar.datasets.manifest import get_manifest
+from zsar.errors import (
+    AttackSettingsError,
+    ClassNamesError,
+    DatasetError,
+    OutputError,
+    UnknownNameError,
+    UnreadableImageError,
+    ZsarError,
+)
 from zsar.profiles import PROFILES, SIXTEEN, get_profile
 
 NAMES = ["cat", "dog", "car", "frog"]
@@ -211,3 +221,50 @@ def test_images_of_ones_own(monkeypatch, tiny_clip, tmp_path):
                            (["--protocol", "cp"], "unknown protocol 'cp'")):
         with pytest.raises(ZsarError, match=message):
             run("--datasets", str(tmp_path), *words)
+
+
+# the texts of a protocol
+
+@pytest.mark.parametrize("protocol", ["tecoa16", "cb"])
+@pytest.mark.parametrize("name", SIXTEEN)
+def test_a_protocols_texts_reach_the_model_as_they_stand(name, protocol, tiny_clip, monkeypatch):
+    texts, seen = get_manifest(name).protocols[protocol], []
+
+    def encode_text(prompts):
+        seen.extend(prompts)
+        return torch.ones(len(prompts), 16)
+
+    monkeypatch.setattr(tiny_clip, "encode_text", encode_text, raising=False)
+    classifier = ZeroShotClassifier(tiny_clip, texts.classnames, texts.templates, verbatim=True)
+    assert seen == [template.replace("{}", name) for name in texts.classnames for template in texts.templates]
+    assert len(classifier.text_features) == len(texts.classnames)
+
+
+def test_of_two_equal_texts_the_first_wins(tiny_clip, images):
+    classifier = ZeroShotClassifier(tiny_clip, ["cat", "dog", "cat"], ["a photo of a {}"], verbatim=True)
+    assert set(classifier(images).argmax(1).tolist()) <= {0, 1}
+    with pytest.raises(ClassNamesError, match="duplicate class name 'cat'"):
+        ZeroShotClassifier(tiny_clip, ["cat", "dog", "cat"], ["a photo of a {}"])
+
+
+def test_a_real_dataset_with_equal_names_is_evaluated(tiny_clip, tmp_path, monkeypatch):
+    manifest = get_manifest("StanfordCars")
+    build("StanfordCars", tmp_path, manifest.annotated, per_class=1)
+    dataset = datasets.load_dataset("StanfordCars", root=tmp_path, partial=True).subset(8)
+    monkeypatch.setattr(tiny_clip, "encode_text", lambda prompts: torch.ones(len(prompts), 16), raising=False)
+    assert evaluate.evaluate_dataset(tiny_clip, dataset)["images"] == 8
+
+
+def test_datasets_that_are_not_there_are_left_out_only_when_asked(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+    monkeypatch.setattr(tiny_clip, "encode_text", lambda prompts: torch.ones(len(prompts), 16), raising=False)
+    monkeypatch.setattr(datasets.sixteen, "expected_images", lambda *which: 10)
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    words = ["--datasets", "EuroSAT,HatefulMemes", "--attack", "none", "--root", str(tmp_path)]
+    with pytest.raises(DatasetError, match="HatefulMemes: .*; --available goes on without it"):
+        run(*words)
+    report = run(*words, "--available", "--json", str(tmp_path / "out.json"))
+    assert "missing, and not in the mean: HatefulMemes\nmean of 1: clean" in report
+    assert json.loads((tmp_path / "out.json").read_text())["missing"] == ["HatefulMemes"]
+    with pytest.raises(DatasetError, match="none of HatefulMemes is on this machine"):
+        run("--datasets", "HatefulMemes", "--available", "--root", str(tmp_path))

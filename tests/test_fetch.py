@@ -20,7 +20,7 @@ import huggingface_hub
 import pytest
 
 from zsar.datasets import fetch as module
-from zsar.datasets.fetch import fetch
+from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Source
 from zsar.errors import DatasetError, OutputError
 
@@ -255,6 +255,20 @@ def test_a_mismatch_with_a_figure_that_nobody_checked_says_so(server, tmp_path):
     unverified = Source(source.kind, source.address, source.size, source.files, source.steps, verified=False)
     assert "never compared with the genuine file" in fails(unverified, tmp_path)
     assert "never compared" not in fails(source, tmp_path)
+
+
+@pytest.mark.parametrize(("known", "said"), [
+    ({"size": len(DATA), "md5": MD5}, []), ({}, []), ({"size": 3}, ["found 200,000 bytes, expected 3"]),
+    ({"sha256": MD5 * 2}, [f"found the sha256 {SHA256}, expected {MD5 * 2}"])])
+@pytest.mark.parametrize("verified", [True, False])
+def test_files_are_compared_with_what_is_known(tmp_path, known, said, verified):
+    (tmp_path / "data.bin").write_bytes(DATA)
+    files = {name: {"address": "", **known} for name in ("data.bin", "absent.bin")}
+    for kind in ("archive", "manual"):
+        found = check_files(Source(kind, "", None, files, (), verified), tmp_path)
+        doubt = "" if verified else " (which was never compared with the genuine file)"
+        assert found == [f"{tmp_path / 'data.bin'}: {line}{doubt}" for line in said]
+    assert check_files(Source("parquet", "", None, {"data/test-*": {}}, (), verified), tmp_path) == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])

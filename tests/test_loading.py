@@ -1,12 +1,14 @@
 """Batches: the same bits with and without worker processes, and what cannot be read is named and left out."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from made_up import made_up
 from PIL import Image
 
-from zsar.datasets import batches
+from zsar.datasets import batches, load_dataset
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.loading import default_workers
 from zsar.datasets.own import load_own
@@ -69,3 +71,9 @@ def test_workers_are_for_decoding_on_an_accelerator():
     files = ImageDataset("files", "test", ["a", "b"], ["{}"], torch.zeros(1), ["a"], Decoder([b""], ["a"], "none"))
     assert default_workers(files, torch.device("cuda")) >= 1
     assert default_workers(files, CPU) == default_workers(made_up(4), torch.device("cuda")) == 0
+
+
+def test_files_and_drawn_pictures_can_be_sent_to_a_process(photos):
+    for dataset in (load_own(photos, "test"), load_dataset("DrawnCIFAR10").select(np.arange(4))):
+        again = pickle.loads(pickle.dumps(dataset))
+        assert torch.equal(again.stack()[0], dataset.stack()[0])

@@ -43,12 +43,29 @@ def test_a_folder_with_splits(tmp_path):
     assert len(load_dataset(f"{tmp_path}/", "train")) == 6 and len(load_dataset(f"{tmp_path}/")) == 4
 
 
+def test_classes_are_those_of_all_splits(tmp_path):
+    for place in ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/a/2.png", "test/c/2.png"):
+        save(tmp_path / place)
+    train, test = load_dataset(f"{tmp_path}/", "train"), load_dataset(f"{tmp_path}/")
+    assert train.classnames == test.classnames == ["a", "b", "c"] and test.labels.tolist() == [0, 2]
+    lines = [f"{split}/{name}/{n}.png,{name},{split}" for split, n, names in (("train", 1, "abc"), ("test", 2, "ac"))
+             for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    assert load_dataset(str(tmp_path / "list.csv")).labels.tolist() == [0, 2]
+
+
+def test_a_class_may_be_called_none(folder):
+    (folder / "list.csv").write_text("path,label\naxolotl/z.PNG,None\naxolotl/10.webp,NA\n")
+    assert load_dataset(str(folder / "list.csv")).classnames == ["NA", "None"]
+
+
 def test_a_csv_file(folder):
     (folder / "list.csv").write_text("label,path,split\naxolotl,axolotl/z.PNG,train\n"
                                      "guinea pig,guinea_pig/b.png,test\nwater dog,axolotl/10.webp,test\n")
     dataset = load_dataset(str(folder / "list.csv"))
-    assert dataset.ids == ["axolotl/10.webp", "guinea_pig/b.png"] and dataset.classnames == ["guinea pig", "water dog"]
-    assert dataset.labels.tolist() == [1, 0] and dataset.stack()[0].shape == (2, 3, 224, 224)
+    assert dataset.ids == ["axolotl/10.webp", "guinea_pig/b.png"]
+    assert dataset.classnames == ["axolotl", "guinea pig", "water dog"]  # of both splits
+    assert dataset.labels.tolist() == [2, 1] and dataset.stack()[0].shape == (2, 3, 224, 224)
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -1,8 +1,8 @@
 """A packed split is the split itself, only faster, and whatever breaks while it is written leaves none or the old."""
 
-import errno
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from collections import namedtuple
@@ -31,13 +31,30 @@ def same(a, b):
 def test_the_packed_split_is_the_split(tmp_path, monkeypatch):
     monkeypatch.setattr(packed, "_CHUNK", 7)
     source, done = made_up(30), []
-    pack(source, tmp_path / "new" / "packed", done.append)
+    pack(source, tmp_path / "new" / "packed", progress=done.append)
     found = unpack(tmp_path / "new" / "packed", source)
     assert same(found, source) and sum(done) == 30
     assert same(found.select(np.array([8, 3, 3])), source.select(np.array([8, 3, 3])))
     again = pickle.loads(pickle.dumps(found._read))  # as a worker process gets it
     assert np.array_equal(again(np.array([4])), source.read(np.array([4])))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["packed"]
+
+
+def test_a_copy_says_what_it_is(tmp_path):
+    pack(made_up(30), tmp_path / "packed", {"classes": "abc"})
+    assert read_packed(tmp_path / "packed", {"name": "made-up", "classes": "abc"})
+    with pytest.raises(DatasetError, match="are of something else .classes is 'abc', expected 'xyz'.*pack again"):
+        read_packed(tmp_path / "packed", {"classes": "xyz"})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_others_may_read_a_copy(tmp_path):
+    before = os.umask(0o022)
+    try:
+        pack(made_up(4), tmp_path / "packed")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "packed").stat().st_mode & 0o777 == 0o755
 
 
 def test_packing_again_replaces_it(tmp_path):
@@ -75,13 +92,17 @@ def test_too_little_room_is_seen_before_anything_is_read(tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_leaves_the_old_copy(tmp_path, monkeypatch):
     pack(made_up(20), tmp_path / "packed")
+    plain = packed.Path.open
 
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path, mode="r", **how):
+        if path.name != "images.npy":
+            return plain(path, mode, **how)
+        return open("/dev/full", mode)
 
-    monkeypatch.setattr(packed, "_write", full)
+    monkeypatch.setattr(packed.Path, "open", full)
     with pytest.raises(OutputError, match="cannot write the packed made-up to .*No space left"):
         pack(made_up(30), tmp_path / "packed")
+    monkeypatch.undo()
     assert same(unpack(tmp_path / "packed", made_up(20)), made_up(20))
     assert [path.name for path in tmp_path.iterdir()] == ["packed"]
 
@@ -105,6 +126,7 @@ def test_two_processes_pack_one_split(tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda folder: (folder / "about.json").unlink(), "cannot read the packed images"),
+    (lambda folder: (folder / "about.json").write_text("[]"), "cannot read the packed images"),
     (lambda folder: (folder / "images.npy").write_bytes(b"half"), "cannot read the packed images"),
     (lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:5000]), "cannot read"),
     (lambda folder: (folder / "about.json").write_text(json.dumps({"ids": [], "labels": []})), "are incomplete")])

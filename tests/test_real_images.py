@@ -88,6 +88,32 @@ def test_what_is_no_whole_picture_is_named(content, tmp_path):
         assert "\n" not in str(caught.value) and " at 0x" not in str(caught.value)
 
 
+class Damaged(list):
+    """Images whose bytes cannot be had, as those of a damaged page, chunk or tar."""
+
+    def __getitem__(self, row):
+        raise OSError(self.why)
+
+
+@pytest.mark.parametrize("why", ["cannot inflate\nthe page", ""])
+def test_bytes_that_cannot_be_had_are_named(why):
+    damaged = Damaged()
+    damaged.why = why
+    with pytest.raises(UnreadableImageError, match="cats/01.jpg") as caught:
+        Decoder(damaged, ["cats/01.jpg"], "crop")(np.array([0]))
+    assert "\n" not in str(caught.value) and "()" not in str(caught.value)
+
+
+def test_an_image_of_another_size_is_named_where_one_is_expected():
+    pictures = [encoded(noise(*size), "PNG") for size in ((32, 32), (31, 32), (32, 40), (40, 40))]
+    decoder = Decoder(pictures, list("abcd"), "none", 32)
+    assert decoder(np.array([0, 0])).shape == (2, 3, 32, 32)
+    for row, found in ((1, "b: found 31 x 32"), (2, "c: found 32 x 40"), (3, "d: found 40 x 40")):
+        with pytest.raises(UnreadableImageError, match=f"{found} pixels, expected 32 x 32"):
+            decoder(np.array([0, row]))
+    assert Decoder(pictures, list("abcd"), "crop", 224)(np.arange(4)).shape == (4, 3, 224, 224)
+
+
 def test_a_picture_that_is_gone_is_named(tmp_path):
     for path in (tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(UnreadableImageError, match="cats/01.jpg"):

@@ -21,7 +21,7 @@ from torchvision import datasets
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.real import READERS, Listing
 from zsar.datasets.real.images import Decoder
-from zsar.errors import DatasetError
+from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError
 from zsar.profiles import SIXTEEN
 
 #: torchvision's reading of a split; None where it has none. HatefulMemes it does not know.
@@ -166,9 +166,9 @@ def test_worker_processes_read_what_is_read_here(method, name, tmp_path):
 
 
 def test_the_genuine_caltech101_is_read_as_torchvision_reads_it():
-    if not os.environ.get("ZSAR_REAL_SAMPLES"):
-        pytest.skip("ZSAR_REAL_SAMPLES names no folder with genuine samples (caltech101/)")
-    root = Path(os.environ["ZSAR_REAL_SAMPLES"], "caltech101")
+    root = Path(os.environ.get("ZSAR_REAL_SAMPLES") or Path(__file__).parents[2] / "shared" / "real", "caltech101")
+    if not root.is_dir():
+        pytest.skip(f"there is no {root} with a genuine sample; ZSAR_REAL_SAMPLES may name the folder above it")
     theirs = datasets.Caltech101(root)
     names = [sorted(path.name for path in (root / "caltech101" / "101_ObjectCategories" / category).iterdir())
              for category in theirs.categories]
@@ -218,8 +218,35 @@ def test_a_folder_that_is_no_class_is_another_dataset(name, tmp_path):
 
 def test_the_inner_folder_is_expected(tmp_path):
     (tmp_path / "caltech101").mkdir()
-    (tmp_path / "caltech101" / "101_ObjectCategories.tar.gz").write_bytes(b"")
+    (tmp_path / "caltech101" / "Annotations").mkdir()
     refused("Caltech101", tmp_path, "101_ObjectCategories/", "5 classes")
+
+
+@pytest.mark.parametrize("left", [(), (".caltech-101.zip.lock",), ("caltech-101.zip.part", "caltech-101.zip.part.json"),
+                                  ("caltech-101.zip.mismatch", "caltech-101.zip"), (".x.tar.gz.lock", "x.tar.gz")])
+def test_what_a_download_leaves_is_no_dataset(left, tmp_path):
+    (tmp_path / "caltech101").mkdir()
+    for name in left:
+        (tmp_path / "caltech101" / name).write_bytes(b"")
+    with pytest.raises(MissingDatasetError, match="a download that did not end"):
+        read("Caltech101", tmp_path)
+    build("Caltech101", tmp_path)
+    assert read("Caltech101", tmp_path).ids
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize(("name", "path"), [
+    ("EuroSAT", ""), ("EuroSAT", "eurosat"), ("EuroSAT", "eurosat/2750"), ("EuroSAT", "eurosat/2750/Forest"),
+    ("DTD", "dtd/dtd/images/banded"), ("DTD", "dtd/dtd/labels"), ("DTD", "dtd/dtd/labels/test1.txt"),
+    ("CIFAR10", "cifar-10-batches-py/test_batch"), ("PCAM", "pcam")])
+def test_what_must_not_be_read_is_said(name, path, tmp_path):
+    build(name, tmp_path / "root")
+    closed = tmp_path / "root" / path
+    closed.chmod(0o000)
+    try:
+        refused(name, tmp_path / "root", "root", "ermission")
+    finally:
+        closed.chmod(0o700)
 
 
 @pytest.mark.parametrize(("name", "path"), [
@@ -350,9 +377,28 @@ def test_patches_that_do_not_fit_their_labels_are_refused(shape, tmp_path):
     refused("PCAM", tmp_path, path, shape, (4, 96, 96, 3))
 
 
+def test_a_damaged_chunk_or_a_shortened_file_costs_its_images_only(tmp_path):
+    for name, file in (("PCAM", "pcam/camelyonpatch_level_2_split_test_x.h5"), ("STL10", "stl10_binary/test_X.bin")):
+        build(name, tmp_path)
+        listing = read(name, tmp_path)
+        decoder = Decoder(listing.encoded, listing.ids, "none", 96)
+        content = (tmp_path / file).read_bytes()
+        if name == "PCAM":
+            with h5py.File(tmp_path / file) as opened:
+                chunk = opened["x"].id.get_chunk_info(opened["x"].id.get_num_chunks() - 1)
+            content = bytearray(content)
+            content[chunk.byte_offset:chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+        (tmp_path / file).write_bytes(content if name == "PCAM" else content[:-1])
+        assert decoder(np.array([0])).shape == (1, 3, 96, 96)
+        with pytest.raises(UnreadableImageError, match=listing.ids[-1]):
+            decoder(np.array([len(listing.ids) - 1]))
+
+
 def test_pcam_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     build("PCAM", tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "other").mkdir()
+    refused("PCAM", tmp_path / "other", "there is no pcam/")
     refused("PCAM", tmp_path, "pip install h5py")
 
 

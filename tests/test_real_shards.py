@@ -1,5 +1,6 @@
 """Shards of the Hugging Face hub against pandas' and tarfile's plain reading of them, and what can be wrong there."""
 
+import os
 import pickle
 import shutil
 import sys
@@ -19,7 +20,7 @@ from real_fixtures import CLASSES, add_member, build_parquet, build_wds
 from zsar.datasets.real import Listing
 from zsar.datasets.real.images import Decoder
 from zsar.datasets.real.shards import match_classes, read_parquet, read_wds
-from zsar.errors import DatasetError
+from zsar.errors import DatasetError, UnreadableImageError
 
 PETS = CLASSES["OxfordPets"]
 LABELS = [2, 0, 3, 1, 1, 0, 3, 2, 2, 0, 1]
@@ -181,6 +182,22 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
         read_parquet(tmp_path, "test", PETS)
 
 
+def test_a_damaged_page_costs_its_images_only(tmp_path):
+    build_parquet(tmp_path, PETS, LABELS, files=1)
+    path = tmp_path / "data/test-00000-of-00001.parquet"
+    with pyarrow.parquet.ParquetFile(path) as file:
+        column = file.metadata.row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start:start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(content)
+    listing = read_parquet(tmp_path, "test", PETS)
+    decoder = Decoder(listing.encoded, listing.ids, "crop")
+    assert len(decoder(np.array([0, 1, 4]))) == 3
+    with pytest.raises(UnreadableImageError, match=f"{listing.ids[2]} "):
+        decoder(np.array([2]))
+
+
 # webdataset
 
 @pytest.mark.parametrize("files", [1, 3])
@@ -271,3 +288,26 @@ def test_half_fetched_tars_are_said(tmp_path):
 def test_tars_of_another_dataset_are_refused(tmp_path):
     build_wds(tmp_path, CLASSES["STL10"], LABELS)
     refused(read_wds, tmp_path, "airplane", "Abyssinian")
+
+
+def test_a_tar_that_is_gone_costs_its_images_only(tmp_path):
+    build_wds(tmp_path, PETS, LABELS)
+    listing = read_wds(tmp_path, "test", PETS)
+    (tmp_path / "test/1.tar").unlink()
+    decoder = Decoder(listing.encoded, listing.ids, "crop")
+    assert len(decoder(np.array([0]))) == 1
+    with pytest.raises(UnreadableImageError, match=listing.ids[-1]):
+        decoder(np.array([len(LABELS) - 1]))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize(("build", "read", "path"), [
+    (build_parquet, read_parquet, "data"), (build_parquet, read_parquet, "data/test-00000-of-00002.parquet"),
+    (build_wds, read_wds, "test"), (build_wds, read_wds, "test/0.tar"), (build_wds, read_wds, "classnames.txt")])
+def test_shards_that_must_not_be_read_are_said(build, read, path, tmp_path):
+    build(tmp_path, PETS, LABELS)
+    (tmp_path / path).chmod(0o000)
+    try:
+        refused(read, tmp_path, "ermission")
+    finally:
+        (tmp_path / path).chmod(0o700)

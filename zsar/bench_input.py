@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
+from zsar.clip import pick_device
 from zsar.datasets import ImageDataset, batches, load_dataset
 from zsar.datasets.packed import pack, read_packed
 from zsar.errors import DatasetError, ZsarError
@@ -63,7 +64,8 @@ def _ours(dataset: ImageDataset, workers: int, device: torch.device) -> Iterable
 
 def _torchvision(folder: str, workers: int, device: torch.device) -> Iterable[Tensor]:
     files = ImageFolder(folder, Compose([Resize(256), CenterCrop(224), ToTensor()]))
-    return (images.to(device) for images, _ in DataLoader(files, BATCH, num_workers=workers))
+    loader = DataLoader(files, BATCH, num_workers=workers, pin_memory=device.type == "cuda")
+    return (images.to(device, non_blocking=True) for images, _ in loader)
 
 
 def _seconds(way: Callable[[], Iterable[Tensor]]) -> float:
@@ -90,8 +92,9 @@ def run(args: argparse.Namespace) -> str:
     if not Path(args.folder).is_dir():
         raise DatasetError(f"{args.folder} is no folder: expected one of class folders")
     out, folder = writable_file(args.json) if args.json else None, str(Path(args.folder).resolve())
-    found = compare_loaders(folder, args.workers, args.repeats, torch.device(args.device))
-    found |= {"provenance": machine(torch.device(args.device).type)}
+    device = pick_device(args.device)
+    found = compare_loaders(folder, args.workers, args.repeats, device)
+    found |= {"provenance": machine(device.type)}
     if out:
         write_json(out, found)
     lines = [f"{name:12}{rate:8.0f} images/s ({found['spread'][name][0]:.0f} to {found['spread'][name][1]:.0f})"

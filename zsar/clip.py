@@ -105,14 +105,19 @@ class ZeroShotClassifier(nn.Module):
     """Logits = logit_scale x cosine between an image and each class, a class being the mean of its prompts.
 
     The text is encoded once, here. With several templates a class is the renormalised mean of the unit features of
-    its prompts (Radford et al. 2021, section 3.1.4). Raises ClassNamesError, VocabularyError.
+    its prompts (Radford et al. 2021, section 3.1.4). verbatim: the names are the texts of a protocol, to be used as
+    they stand, even where two classes share one (the first of them wins); else they are normalised, and must differ.
+    Raises ClassNamesError, VocabularyError.
     """
 
-    def __init__(self, clip: Clip, classnames: Sequence[str], templates: Sequence[str] = TEMPLATES):
+    def __init__(self, clip: Clip, classnames: Sequence[str], templates: Sequence[str] = TEMPLATES,
+                 verbatim: bool = False):
         super().__init__()
-        self.clip, self.classnames, self.templates = clip, check_classnames(classnames), check_templates(templates)
+        self.clip, self.templates = clip, check_templates(templates)
+        self.classnames = check_classnames(classnames, verbatim)
         prompts = [template.replace("{}", name) for name in self.classnames for template in self.templates]
-        check_tokens(clip.tokenizer(prompts[::len(self.templates)]), self.classnames)
+        if not verbatim:
+            check_tokens(clip.tokenizer(prompts[::len(self.templates)]), self.classnames)
         prompts = clip.encode_text(prompts).view(len(self.classnames), len(self.templates), -1)
         self.register_buffer("text_features", F.normalize(prompts.mean(1), dim=-1))  # [K, D]
         self.logit_scale = clip.logit_scale
@@ -137,18 +142,21 @@ def normalize_classname(name: str) -> str:
     return " ".join(name.lower().translate(str.maketrans("_-/", "   ")).split())
 
 
-def check_classnames(classnames: Sequence[str]) -> list[str]:
-    """The normalised names. Raises ClassNamesError unless there are at least two, all different and none blank."""
+def check_classnames(classnames: Sequence[str], verbatim: bool = False) -> list[str]:
+    """The normalised names. Raises ClassNamesError unless there are at least two, all different and none blank.
+
+    verbatim: the names as they are, which may be equal.
+    """
     if isinstance(classnames, str):
         raise ClassNamesError(f"class names: expected a list of names, found the single string {classnames!r}")
-    names = [normalize_classname(name) for name in classnames]
+    names = list(classnames) if verbatim else [normalize_classname(name) for name in classnames]
     if not any(names):
         raise ClassNamesError("no class names: expected at least two, such as cat,dog")
     if blank := [i for i, name in enumerate(names, start=1) if not name]:
         raise ClassNamesError(f"class name {blank[0]} of {len(names)} is blank: remove it, or write its name")
     if len(names) == 1:
         raise ClassNamesError(f"only one class name ({names[0]!r}): expected at least two to choose between")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if not verbatim and (twice := sorted({name for name in names if names.count(name) > 1})):
         raise ClassNamesError(f"duplicate class name {twice[0]!r} (case and _ - / do not count): "
                               "remove it, or tell the two apart")
     return names
@@ -223,7 +231,7 @@ def load_clip(name: str = "drawn", *, pretrained: str | Path | None = None,
     Raises UnknownNameError for a model or device that is not there, and CheckpointError for weights that are
     missing, truncated, foreign, of another architecture or of another activation (a QuickGELU mismatch).
     """
-    device = _device(device)
+    device = pick_device(device)
     if name == "drawn" and str(pretrained) in open_clip.list_pretrained_tags_by_model("ViT-B-32"):
         raise CheckpointError(f"the drawn CLIP has no weights {pretrained!r}: it brings its own; leave pretrained out, "
                               "or choose a model of open_clip")
@@ -262,7 +270,11 @@ def _stamp(path: Path) -> tuple:
     return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
 
 
-def _device(name: str | torch.device | None) -> torch.device:
+def pick_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; by default ``$ZSAR_DEVICE``, else an accelerator where there is one.
+
+    Raises UnknownNameError for one that is not on this machine.
+    """
     name = name or os.environ.get("ZSAR_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -1,10 +1,12 @@
 """The real datasets on this machine: what is there, how to get it, whether it is whole. ``python -m zsar data``."""
 
 import argparse
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -12,12 +14,12 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from zsar.datasets import SPLITS, ImageDataset, batches, data_root, load_dataset
-from zsar.datasets.fetch import fetch
+from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset
+from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
 from zsar.datasets.packed import pack, read_packed
-from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_folder
-from zsar.errors import DatasetError, MissingDatasetError, unknown_name
+from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as, packed_folder
+from zsar.errors import DatasetError, MissingDatasetError, ZsarError, unknown_name
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.profiles import SIXTEEN
@@ -34,14 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen")
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; for verify "
+                                 "and show also a place, such as ./photos")
         return command
 
     task("list", list_datasets, "what is there").add_argument("--json", metavar="OUT", help="write it to this file")
     task("fetch", fetch_datasets, "download what is missing").add_argument(
         "--yes", action="store_true", help="do not ask before more than 5 GB")
-    task("verify", verify_datasets, "count and decode every image").add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that decode (default: none)")
+    command = task("verify", verify_datasets, "compare checksums, count and decode every image")
+    command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: none)")
+    command.add_argument("--split", choices=[*SPLITS, "all"], default="test",
+                         help="test, which is evaluated on (default), train or all")
     task("show", show_datasets, "pictures with their prompts").add_argument(
         "--out", default="sheets", metavar="DIR", help="folder for a contact sheet a dataset (default: sheets)")
     command = task("pack", pack_datasets, "decode once, for repeated runs")
@@ -51,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Do the task that was asked for."""
-    args.root = Path(args.root) if args.root else data_root()
+    args.root = (Path(args.root) if args.root else data_root()).expanduser()
     if "names" in args:
         args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
         for name in args.names:
-            if name not in SIXTEEN:
+            if name not in SIXTEEN and not (is_own(name) and args.task in ("verify", "show")):
                 raise unknown_name("dataset", name, SIXTEEN)
     return args.work(args)
 
@@ -64,16 +69,25 @@ def state(manifest: Manifest, root: Path) -> dict:
     """How much of the evaluation split is there.
 
     ``state``: ``present``, ``partial``, ``missing``, or ``needs you`` where it is missing and cannot be downloaded;
-    ``found``: how many images; ``why``: what the loader says where it is not present; ``packed``: the packed splits.
+    ``found``: how many images; ``why``: what the loader says where it is not present, and what is wrong with a packed
+    copy; ``packed``: the packed splits.
     """
     expected, found, why, begun = expected_images(manifest, "test"), 0, "", True
     try:
         found = len(find_listing(manifest, "test", root).ids)
     except DatasetError as error:
         why, begun = str(error), not isinstance(error, MissingDatasetError)
-    packed = [split for split in ("train", "test") if packed_folder(root, manifest.name, split).is_dir()]
-    if not found and "test" in packed:
-        found = len(read_packed(packed_folder(root, manifest.name, "test"))[0]["ids"])
+    # unlike that of pathlib, this isdir raises nothing in a folder that must not be read
+    packed = [split for split in ("train", "test") if os.path.isdir(packed_folder(root, manifest.name, split))]
+    broken = []
+    for split in packed:
+        try:
+            about, _ = read_packed(packed_folder(root, manifest.name, split), packed_as(manifest, split))
+            if split == "test" and not found:
+                found, why = len(about["ids"]), ""
+        except DatasetError as error:
+            broken.append(str(error))
+    why, begun = "; ".join(filter(None, [why, *broken])), begun or bool(broken)
     by_hand = all(source.kind == "manual" for source in manifest.sources)
     found_state = ("present" if found == expected else "partial" if begun or found else
                    "needs you" if by_hand else "missing")
@@ -82,47 +96,73 @@ def state(manifest: Manifest, root: Path) -> dict:
 
 def list_datasets(args: argparse.Namespace) -> str:
     """A row a dataset: images, classes, size, licence, and what of it is there."""
-    rows = []
-    for name in SIXTEEN:
-        manifest, texts = get_manifest(name), get_manifest(name).protocols["tecoa16"]
-        rows.append({"dataset": name, "images": texts.images, "classes": len(texts.classnames), "side": manifest.size,
-                     "bytes": next((source.size for source in manifest.sources if source.size), None),
-                     "licence": manifest.licence, **state(manifest, args.root)})
+    rows, failed = _each(SIXTEEN, lambda name: _row(get_manifest(name), args.root))
+    rows = list(rows.values())
     if args.json:
         write_json(writable_file(args.json), {"root": str(args.root), "datasets": rows})
+    lines = [_table(rows)] if rows else []
+    begun = [row for row in rows if row["state"] in ("present", "partial")]
+    lines += [f"{row['dataset']}: {row['why'].removeprefix(row['dataset'] + ': ')}" for row in begun if row["why"]]
+    there = Counter(row["state"] for row in rows)
+    lines.append(f"{args.root}: {', '.join(f'{n} {what}' for what, n in there.items())}")
+    return _finish(lines, failed, SIXTEEN, "cannot be listed")
+
+
+def _row(manifest: Manifest, root: Path) -> dict:
+    texts = manifest.protocols["tecoa16"]
+    return {"dataset": manifest.name, "images": texts.images, "classes": len(texts.classnames), "side": manifest.size,
+            "bytes": next((source.size for source in manifest.sources if source.size), None),
+            "licence": manifest.licence, **state(manifest, root)}
+
+
+def _table(rows: list[dict]) -> str:
     table = pandas.DataFrame(rows)
     table["size"] = ["?" if size is None or size != size else f"{size / 1e9:.1f} GB" for size in table["bytes"]]
     table["here"] = [row["state"] + f" ({row['found']:,})" * (row["state"] == "partial") for row in rows]
     table["licence"] = [text if len(text) <= 34 else text[:33] + "…" for text in table["licence"]]
     columns = ["dataset", "images", "classes", "side", "size", "licence", "here"]
-    there = Counter(row["state"] for row in rows)
-    return "\n".join([table[columns].to_string(index=False, formatters={"images": "{:,}".format}),
-                      f"{args.root}: {', '.join(f'{n} {what}' for what, n in there.items())}"])
+    return table[columns].to_string(index=False, formatters={"images": "{:,}".format})
+
+
+def _each(names: Sequence[str], work: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What ``work`` gives for each name, and what is wrong where it raises: one that fails does not stop the others."""
+    done, failed = {}, {}
+    for name in names:
+        try:
+            done[name] = work(name)
+        except ZsarError as error:
+            failed[name] = str(error)
+    return done, failed
+
+
+def _finish(lines: list[str], failed: dict[str, str], names: Sequence[str], what: str) -> str:
+    """The lines as the answer of a task. Where something failed they are shown, and DatasetError says of which."""
+    if not failed:
+        return "\n".join(lines)
+    tqdm.write("\n".join([*lines, *(f"{name}: {why}" for name, why in failed.items())]))
+    raise DatasetError(f"{len(failed)} of {len(names)} datasets {what}: {', '.join(failed)}; the lines above say why")
 
 
 def fetch_datasets(args: argparse.Namespace) -> str:
-    """Download what is not there; says what to do where that cannot be."""
-    lines = []
-    for name in args.names:
-        manifest = get_manifest(name)
-        if state(manifest, args.root)["state"] == "present":
-            lines.append(f"{name}: present, nothing to do")
-            continue
-        lines += _fetch_one(manifest, args)
-    return "\n".join(lines)
+    """Download what is not there; says what to do where that cannot be. Raises DatasetError when all were tried."""
+    lines, failed = _each(args.names, lambda name: _fetch_one(get_manifest(name), args))
+    return _finish([line for part in lines.values() for line in part], failed, args.names, "cannot be fetched")
 
 
 def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
     """From the first source that can be had; the steps, where that one is done by hand. Raises DatasetError."""
-    lines = []
+    lines, there = [], state(manifest, args.root)
+    if there["state"] == "present":
+        return [f"{manifest.name}: present, nothing to do" + (f" but: {there['why']}" if there["why"] else "")]
     for source in manifest.sources:
         try:
             with tqdm(unit="B", unit_scale=True, desc=manifest.name, leave=False) as bar:
                 by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update,
                                 agreed=lambda size: args.yes or _ask(manifest.name, size))
         except DatasetError as error:
-            lines.append(f"{manifest.name}: {source.kind}: {error}")
+            lines.append(f"{source.kind}: {error}")
             continue
+        lines = [f"{manifest.name}: {line}" for line in lines]
         if by_hand:
             return [*lines, f"{manifest.name} has to be fetched by hand, into {args.root}:", by_hand]
         there = state(manifest, args.root)
@@ -138,9 +178,12 @@ def _ask(name: str, size: int) -> bool:
 
 
 def verify_datasets(args: argparse.Namespace) -> str:
-    """Count, check and decode. Raises DatasetError, after a line a finding, where a dataset is not whole."""
-    findings = {name: verify(get_manifest(name), args.root, args.workers) for name in args.names}
-    lines = [f"{name}: {line}" for name, found in findings.items() for line in found or ["whole"]]
+    """Compare, count and decode. Raises DatasetError, after a line a finding, where a dataset is not whole."""
+    splits = SPLITS[::-1] if args.split == "all" else (args.split,)
+    findings, failed = _each(args.names, lambda name: verify_own(name, splits, args.workers) if is_own(name) else
+                             verify(get_manifest(name), args.root, args.workers, splits))
+    findings |= {name: [why] for name, why in failed.items()}
+    lines = [f"{name}: {line}" for name, found in findings.items() for line in found or [_whole(name, splits)]]
     if not (broken := [name for name, found in findings.items() if found]):
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
@@ -148,28 +191,50 @@ def verify_datasets(args: argparse.Namespace) -> str:
                        "data fetch gets what is missing, a broken file has to be deleted first")
 
 
-def verify(manifest: Manifest, root: Path, workers: int = 0) -> list[str]:
-    """What is wrong with a dataset's files, one line each; nothing if it is whole."""
+def _whole(name: str, splits: Sequence[str]) -> str:
+    there = is_own(name) or any(expected_images(get_manifest(name), split) is not None for split in splits)
+    return "whole" if there else f"it has no {splits[0]} split, nothing to check"
+
+
+def verify(manifest: Manifest, root: Path, workers: int = 0, splits: Sequence[str] = ("test",)) -> list[str]:
+    """What is wrong with a dataset's files, one line each; nothing if these splits are whole.
+
+    A dataset that is only evaluated needs no training split, so that this is looked at when asked for.
+    """
+    wrong = [line for source in manifest.sources for line in check_files(source, root)]
+    for split in splits:
+        if (expected := expected_images(manifest, split)) is not None:
+            wrong += _verify_split(manifest, split, root, expected, workers)
+    return list(dict.fromkeys(wrong))  # several sources know one file, both splits miss one folder
+
+
+def _verify_split(manifest: Manifest, split: str, root: Path, expected: int, workers: int) -> list[str]:
+    try:
+        dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
+    except MissingDatasetError as error:
+        return [str(error)]
+    except DatasetError as error:
+        return [f"{split}: {error}"]
     wrong = []
-    for split in ("test", "train"):
-        if (expected := expected_images(manifest, split)) is None:
-            continue
-        try:
-            dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
-        except MissingDatasetError as error:
-            return [str(error)]
-        except DatasetError as error:
-            wrong.append(f"{split}: {error}")
-            continue
-        if len(dataset) != expected:
-            wrong.append(f"{split}: found {len(dataset):,} images, expected {expected:,}")
-        if absent := sorted(set(range(len(manifest.annotated))) - set(dataset.labels.tolist())):
-            wrong.append(f"{split}: {len(absent)} classes have no image, e.g. {manifest.annotated[absent[0]]}")
-        rows = torch.arange(len(dataset)).split(64)
-        for batch in tqdm(batches(dataset, rows, torch.device("cpu"), workers=workers), total=len(rows), leave=False,
-                          desc=f"{manifest.name} {split}", unit="batch"):
-            wrong += [f"{split}: {reason}" for reason in batch.unreadable.values()]
-    return wrong
+    if len(dataset) != expected:
+        wrong.append(f"{split}: found {len(dataset):,} images, expected {expected:,}")
+    if absent := sorted(set(range(len(manifest.annotated))) - set(dataset.labels.tolist())):
+        wrong.append(f"{split}: {len(absent)} classes have no image, e.g. {manifest.annotated[absent[0]]}")
+    return wrong + unreadable(dataset, workers)
+
+
+def verify_own(place: str, splits: Sequence[str], workers: int = 0) -> list[str]:
+    """What is wrong with images of one's own, one line each. Raises DatasetError where they cannot be listed."""
+    return [line for split in splits for line in unreadable(load_dataset(place, split), workers)]
+
+
+def unreadable(dataset: ImageDataset, workers: int) -> list[str]:
+    """A line for every image of a dataset that cannot be decoded."""
+    rows = torch.arange(len(dataset)).split(64)
+    every = batches(dataset, rows, torch.device("cpu"), workers=workers)
+    return [f"{dataset.split}: {reason}"
+            for batch in tqdm(every, total=len(rows), leave=False, desc=f"{dataset.name} {dataset.split}", unit="batch")
+            for reason in batch.unreadable.values()]
 
 
 def show_datasets(args: argparse.Namespace) -> str:
@@ -177,7 +242,7 @@ def show_datasets(args: argparse.Namespace) -> str:
     lines = []
     for name in args.names:
         dataset = load_dataset(name, root=args.root, partial=True)
-        path = writable_file(Path(args.out) / f"{name}.png")
+        path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
         write_atomically(path, encode(sheet(dataset)))
         lines.append(f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images")
     return "\n".join(lines)
@@ -201,7 +266,7 @@ def pack_datasets(args: argparse.Namespace) -> str:
         dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
         folder = packed_folder(args.root, name, args.split)
         with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-            pack(dataset, folder, bar.update)
+            pack(dataset, folder, packed_as(get_manifest(name), args.split), bar.update)
         size = sum(path.stat().st_size for path in folder.iterdir())
         lines.append(f"{folder}: {size / 1e9:.2f} GB")
     return "\n".join(lines)

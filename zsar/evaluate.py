@@ -24,6 +24,8 @@ from zsar.attacks import (
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import (
     AttackSettingsError,
+    DatasetError,
+    MissingDatasetError,
     OutputError,
     UnknownNameError,
     UnreadableImageError,
@@ -102,7 +104,7 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     ``robust_bits`` say which images were right (``zsar.results.unpack_bits``), so that two models can be compared image
     by image. Raises UnreadableImageError, with ``strict`` or where no image can be read.
     """
-    classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates)
+    classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
     clean, robust, attack_seconds, unreadable, begin = [], [], 0.0, {}, time.perf_counter()
     seeds = image_seeds(dataset.ids, seed)
     rows = torch.arange(len(dataset)).split(TOGETHER * MICRO_BATCH.get(clip.device.type, 64))
@@ -164,7 +166,8 @@ def table(record: dict) -> str:
     broken = [name for row in record["rows"] for name in row.get("unreadable", ())]
     speed = means.get("images_x_steps_per_second")
     return "\n".join([
-        text, f"mean of {len(rows)}: clean {means['mean_clean']:.1f} %{robust}",
+        text, *([f"missing, and not in the mean: {', '.join(record['missing'])}"] if record.get("missing") else []),
+        f"mean of {len(rows)}: clean {means['mean_clean']:.1f} %{robust}",
         attack.format(**settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
         f"seed {settings['seed']}, {record['provenance']['device']}, {means['seconds']:.1f} s"
         + (f", {speed:.0f} images x steps per second" if speed else ""),
@@ -183,6 +186,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
     parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD that fools")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
+    parser.add_argument("--available", action="store_true",
+                        help="leave out datasets that are not on this machine, and say so beside the mean")
     parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
     parser.add_argument("--seed", type=int, default=0, help="of random starts and of the choice of images (default: 0)")
     add_data_arguments(parser)
@@ -223,24 +228,43 @@ def run(args: argparse.Namespace) -> str:
     out = None if args.json is None else writable_file(args.json)
     if out and args.adapted and out.exists() and out.samefile(args.adapted):
         raise OutputError(f"--json {out} is the file of --adapted: name another")
-    whole = [datasets.load_dataset(name, root=args.root, protocol=args.protocol)
-             for name in dataset_list(args.datasets, profile.datasets)]
+    whole, missing = load_all(dataset_list(args.datasets, profile.datasets), args.root, args.protocol, args.available)
     tests = [dataset.subset(settings["images"] or len(dataset), args.seed, args.per_class) for dataset in whole]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
     if args.adapted:
         clip = load_adapted(args.adapted, clip)
     record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
-              "threads": torch.get_num_threads(), "complete": False}
+              "threads": torch.get_num_threads(), "complete": False, "missing": missing}
     with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
         for dataset, all_of_it in zip(tests, whole, strict=True):
             bar.set_description(dataset.name)
             row = evaluate_dataset(clip, dataset, attack, seed=args.seed, progress=bar.update, workers=args.workers,
                                    strict=args.strict)
-            record["rows"].append(row | ({"ids": dataset.ids} if len(dataset) < len(all_of_it) else {}))
+            counted = [name for name in dataset.ids if name not in row.get("unreadable", ())]
+            record["rows"].append(row | ({"ids": counted} if len(counted) < len(all_of_it) else {}))
             record |= {"summary": summary(record["rows"], settings), "complete": dataset is tests[-1]}
             if out:
                 write_json(out, record)  # after each dataset, so that a run that is stopped loses one at most
     return table(record)
+
+
+def load_all(names: list[str], root: str | None, protocol: str,
+             available: bool) -> tuple[list[datasets.ImageDataset], list[str]]:
+    """The test splits of these datasets, and the names of those that are not on this machine.
+
+    Raises DatasetError, without ``available`` for the first that is missing, with it where none is there.
+    """
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(datasets.load_dataset(name, root=root, protocol=protocol))
+        except MissingDatasetError as error:
+            if not available:
+                raise DatasetError(f"{error}; --available goes on without it") from error
+            missing.append(name)
+    if not found:
+        raise DatasetError(f"none of {', '.join(names)} is on this machine: python -m zsar data list says what is")
+    return found, missing
 
 
 def settings_from(args: argparse.Namespace, profile: Profile) -> dict:

@@ -87,7 +87,7 @@ class Trainer:
         self.train, self.held_out = source.hold_out(recipe.held_out) if held_out is None else (source, held_out)
         check_source(self.train, recipe, 0)  # a class may have had no image but those held out
         self.student = make_student(original, method, pad=recipe.pad, tokens=recipe.tokens, seed=recipe.seed)
-        self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates)
+        self.classifier = ZeroShotClassifier(self.student, source.classnames, source.templates, source.verbatim)
         make = get_loss(loss) if isinstance(loss, str) else loss
         self.loss = make(original, self.classifier.text_features, recipe.seed)
         check_loss(self.loss, recipe)

@@ -42,9 +42,9 @@ def load_dataset(name: str, split: str = "test", root: str | Path | None = None,
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     if is_own(name):
-        return load_own(Path(name), split)
+        return load_own(Path(name).expanduser(), split)
     if name in DRAWN_NAMES:
         return load_drawn(name, split)
     if name not in SIXTEEN:
         raise unknown_name("dataset", name, dataset_names())
-    return load_sixteen(name, split, data_root() if root is None else Path(root), protocol, partial)
+    return load_sixteen(name, split, data_root() if root is None else Path(root).expanduser(), protocol, partial)

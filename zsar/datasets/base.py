@@ -14,14 +14,16 @@ Reader = Callable[[np.ndarray], np.ndarray]
 class ImageDataset(torch.utils.data.Dataset):
     """A labelled split. Item i is (float32 [3, H, W] in [0, 1], int label); all images of a batch share H and W.
 
+    verbatim: the class names are texts of a protocol, to be used as they stand (``zsar.clip.ZeroShotClassifier``).
     read: what reads images by their row. rows: int64 [N], which of its rows are this dataset's, in this order (None: as
     many as there are ids, from 0). A part of a dataset shares ``read`` and holds rows only, so it can be sent to worker
     processes whenever ``read`` can.
     """
 
     def __init__(self, name: str, split: str, classnames: Sequence[str], templates: Sequence[str],
-                 labels: torch.Tensor, ids: Sequence[str], read: Reader, rows: np.ndarray | None = None):
-        self.name, self.split = name, split
+                 labels: torch.Tensor, ids: Sequence[str], read: Reader, rows: np.ndarray | None = None,
+                 verbatim: bool = False):
+        self.name, self.split, self.verbatim = name, split, verbatim
         self.classnames, self.templates = list(classnames), list(templates)
         self.labels, self.ids = labels, list(ids)
         self._read, self._rows = read, np.arange(len(self.ids)) if rows is None else rows
@@ -80,7 +82,7 @@ class ImageDataset(torch.utils.data.Dataset):
     def select(self, rows: np.ndarray) -> "ImageDataset":
         """The images of these rows, int64 [n], in this order."""
         return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels[torch.from_numpy(rows)],
-                            [self.ids[row] for row in rows], self._read, self._rows[rows])
+                            [self.ids[row] for row in rows], self._read, self._rows[rows], self.verbatim)
 
     def first_classes(self, k: int) -> "ImageDataset":
         """The images of the first k classes, with their names only."""
@@ -91,4 +93,4 @@ class ImageDataset(torch.utils.data.Dataset):
     def in_memory(self) -> "ImageDataset":
         """The same images, read once: for those that are drawn or decoded anew whenever they are read."""
         return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels, self.ids,
-                            self.read(np.arange(len(self))).__getitem__)
+                            self.read(np.arange(len(self))).__getitem__, verbatim=self.verbatim)

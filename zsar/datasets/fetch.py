@@ -52,6 +52,23 @@ def fetch(source: Source, root: Path, *, name: str, agreed: Callable[[int], bool
     return ""
 
 
+def check_files(source: Source, root: Path) -> list[str]:
+    """What is wrong with those files of ``source`` that lie below ``root``: a line for each whose size or checksum is
+    not the known one (and whether that was ever compared with the genuine file), or that cannot be read.
+    """
+    if source.kind in PATTERNS:
+        return []  # the hub's client compares them as they arrive, and the manifest knows patterns only
+    wrong = []
+    for name, record in source.files.items():
+        file = _file(Path(root) / name, record, source.verified)
+        try:
+            if file.path.is_file() and (fault := file.fault()):
+                wrong.append(f"{file.path}: {fault}")
+        except OSError as error:
+            wrong.append(f"cannot read {file.path} ({error.strerror}): change its permissions")
+    return wrong
+
+
 def _prepare(folder: Path, size: int, needed: int, agreed: Callable[[int], bool]) -> None:
     """Raises OutputError where there is no space for ``needed`` bytes, DatasetError where ``size`` is not agreed to."""
     check_space(writable_folder(folder), needed)
@@ -90,12 +107,15 @@ class _File:
 
     def is_complete(self) -> bool:
         """Whether it is there as it should be; where nothing is known of it: whether it is there."""
-        if not self.path.is_file() or self.size not in (None, self.path.stat().st_size):
-            return False
-        if self.checksum is None:
-            return True
+        return self.path.is_file() and not self.fault()
+
+    def fault(self) -> str:
+        """What is wrong with the file that is there; empty where it is the one that is expected."""
+        size = self.path.stat().st_size
+        if self.checksum is None or self.size not in (None, size):
+            return self.difference(size, self.checksum or "")
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, self.algorithm).hexdigest() == self.checksum.lower()
+            return self.difference(size, hashlib.file_digest(file, self.algorithm).hexdigest())
 
     def keep_aside(self, path: Path) -> Path:
         """Rename what is not the expected file, so that nothing uses it. Returns its new path."""

@@ -1,4 +1,4 @@
-"""Batches for a device: decoded in worker processes, bytes until they are on the device, copied while it computes."""
+"""Batches for a device: decoded in worker processes while it computes, bytes until they are on the device."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,6 +64,7 @@ def batches(dataset: ImageDataset, rows: Iterable[Sequence[int]], device: torch.
     if workers is None:
         workers = default_workers(dataset, device)
     loader = DataLoader(_Bytes(dataset), batch_sampler=rows, collate_fn=_as_it_is, num_workers=workers,
+                        prefetch_factor=1 if workers else None,  # a batch may be hundreds of megabytes
                         pin_memory=device.type == "cuda")
     for images, found, unreadable in loader:
         if unreadable and strict:
@@ -74,7 +75,8 @@ def batches(dataset: ImageDataset, rows: Iterable[Sequence[int]], device: torch.
 
 def default_workers(dataset: ImageDataset, device: torch.device) -> int:
     """Processes that decode for ``device``: none for a CPU, nor for images that need no decoding."""
-    return min(os.cpu_count() or 1, MOST_WORKERS) if dataset.decodes and device.type != "cpu" else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS) if dataset.decodes and device.type != "cpu" else 0
 
 
 def _as_it_is(batch: tuple) -> tuple:

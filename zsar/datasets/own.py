@@ -29,9 +29,8 @@ def load_own(path: Path, split: str) -> ImageDataset:
     if not path.exists():
         raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
                            "labels")
-    found = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
+    found, classnames = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
     found = found.sort_values("id", kind="stable")
-    classnames = sorted(set(found["label"]))
     if len(classnames) < 2:
         raise DatasetError(f"{path}: found images of {len(classnames)} class ({', '.join(classnames) or 'none'}), "
                            "expected at least two classes")
@@ -41,31 +40,34 @@ def load_own(path: Path, split: str) -> ImageDataset:
                         labels, ids, Decoder([Path(file) for file in found["file"]], ids, "crop"))
 
 
-def _from_folder(path: Path, split: str) -> pandas.DataFrame:
-    """Rows of id, file and label."""
-    splits = [name for name in ("train", "test") if (path / name).is_dir()]
-    if splits == ["train", "test"]:
+def _from_folder(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
+    """Rows of id, file and label of a split, and the classes of all splits."""
+    parts = [path / name for name in ("train", "test") if (path / name).is_dir()]
+    if len(parts) == 2:
         path = path / split
     elif split != "test":
         raise _no_split(path, "folders train and test with a folder a class in each")
+    classes = {folder.name for part in (parts if len(parts) == 2 else [path]) for folder in part.iterdir()
+               if folder.is_dir() and any(file.suffix.lower() in SUFFIXES for file in folder.iterdir())}
     rows = [{"id": f"{folder.name}/{file.name}", "file": file, "label": folder.name}
             for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
             for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
     if not rows:
         raise DatasetError(f"{path}: found no image in its folders, expected a folder a class with files such as .jpg "
                            "or .png in it")
-    return pandas.DataFrame(rows)
+    return pandas.DataFrame(rows), sorted(classes)
 
 
-def _from_csv(path: Path, split: str) -> pandas.DataFrame:
-    """Rows of id, file and label."""
+def _from_csv(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
+    """Rows of id, file and label of a split, and the classes of all splits."""
     try:
-        table = pandas.read_csv(path, dtype=str, skipinitialspace=True)
+        table = pandas.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {path} as CSV: {error}") from error
     if missing := {"path", "label"} - set(table.columns):
         raise DatasetError(f"{path}: found the columns {', '.join(table.columns)}, expected path and label; "
                            f"{' and '.join(sorted(missing))} is missing")
+    classnames = sorted(set(table["label"].dropna()))
     if "split" in table.columns:
         table = table[table["split"] == split]
         if table.empty:
@@ -78,7 +80,8 @@ def _from_csv(path: Path, split: str) -> pandas.DataFrame:
     if absent := [file for file in files if not file.is_file()]:
         raise DatasetError(f"{path}: {len(absent)} of {len(files)} images are not there, e.g. {absent[0]}; paths count "
                            f"from {path.parent}")
-    return pandas.DataFrame({"id": table["path"].tolist(), "file": files, "label": table["label"].tolist()})
+    found = pandas.DataFrame({"id": table["path"].tolist(), "file": files, "label": table["label"].tolist()})
+    return found, classnames
 
 
 def _no_split(path: Path, expected: str) -> DatasetError:

@@ -33,11 +33,12 @@ class PackedReader:
         return {"path": self.path, "_images": None}
 
 
-def pack(dataset: ImageDataset, folder: Path, progress: Callable[[int], None] = lambda images: None) -> None:
+def pack(dataset: ImageDataset, folder: Path, about: dict | None = None,
+         progress: Callable[[int], None] = lambda images: None) -> None:
     """Write ``dataset`` to ``folder``; what is there already, perhaps by another process, is replaced as a whole.
 
-    Raises OutputError, first of all where the disk has too little room, and UnreadableImageError: what is packed is
-    whole.
+    about: what ``read_packed`` is to find with it, beside its name, split, ids and labels. Raises OutputError, first of
+    all where the disk has too little room, and UnreadableImageError: what is packed is whole.
     """
     size = dataset.read(np.array([0]))[0].nbytes * len(dataset)
     try:
@@ -46,10 +47,11 @@ def pack(dataset: ImageDataset, folder: Path, progress: Callable[[int], None] = 
             raise OutputError(f"no room to pack {dataset.name} into {folder}: {size / 1e9:.2f} GB needed, "
                               f"{free / 1e9:.2f} GB free")
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
+        part.chmod(0o777 & ~_umask())  # others may read it, as any file here
     except OSError as error:
         raise OutputError(f"cannot write into {folder.parent} ({error.strerror})") from error
     try:
-        _write(dataset, part, progress)
+        _write(dataset, part, about or {}, progress)
         _put_in_place(part, folder)
     except OSError as error:
         raise OutputError(f"cannot write the packed {dataset.name} to {folder} ({error.strerror})") from error
@@ -72,31 +74,43 @@ def _put_in_place(part: Path, folder: Path) -> None:
     raise OSError(errno.EBUSY, "other processes keep writing it")
 
 
-def _write(dataset: ImageDataset, folder: Path, progress: Callable[[int], None]) -> None:
-    images = None
-    for first in range(0, len(dataset), _CHUNK):
-        rows = np.arange(first, min(first + _CHUNK, len(dataset)))
-        chunk = dataset.read(rows)
-        if images is None:
-            shape = (len(dataset), *chunk.shape[1:])
-            images = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-        images[rows] = chunk
-        progress(len(rows))
-    images.flush()
-    record = {"name": dataset.name, "split": dataset.split, "ids": dataset.ids, "labels": dataset.labels.tolist()}
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+def _write(dataset: ImageDataset, folder: Path, about: dict, progress: Callable[[int], None]) -> None:
+    with (folder / IMAGES).open("wb") as file:  # not a memory map, which a full disk would end without an error
+        for first in range(0, len(dataset), _CHUNK):
+            rows = np.arange(first, min(first + _CHUNK, len(dataset)))
+            chunk = dataset.read(rows)
+            if not first:
+                shape = (len(dataset), *chunk.shape[1:])
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.write(np.ascontiguousarray(chunk).data)
+            progress(len(rows))
+    record = {**about, "name": dataset.name, "split": dataset.split, "ids": dataset.ids,
+              "labels": dataset.labels.tolist()}
     (folder / ABOUT).write_text(json.dumps(record), encoding="utf-8")
 
 
-def read_packed(folder: Path) -> tuple[dict, PackedReader] | None:
-    """What a packed split says of itself, and its images; None where there is none. Raises DatasetError if broken."""
-    if not folder.is_dir():
+def read_packed(folder: Path, about: dict | None = None) -> tuple[dict, PackedReader] | None:
+    """What a packed split says of itself, and its images; None where there is none.
+
+    about: what it has to say. Raises DatasetError where it is broken, or of something else.
+    """
+    if not os.path.isdir(folder):  # Path.is_dir raises in a closed folder
         return None
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         shape = np.load(folder / IMAGES, mmap_mode="r").shape
-        whole = shape[0] == len(about["ids"]) == len(about["labels"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        whole = shape[0] == len(found["ids"]) == len(found["labels"])
+    except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
         raise DatasetError(f"cannot read the packed images in {folder} ({error}): delete that folder") from error
     if not whole:
         raise DatasetError(f"the packed images in {folder} are incomplete: delete that folder")
-    return about, PackedReader(folder / IMAGES)
+    if differing := [f"{key} is {found.get(key)!r}, expected {value!r}" for key, value in (about or {}).items()
+                     if found.get(key) != value]:
+        raise DatasetError(f"the packed images in {folder} are of something else ({'; '.join(differing)}): delete that "
+                           "folder, or pack again")
+    return found, PackedReader(folder / IMAGES)

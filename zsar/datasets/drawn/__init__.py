@@ -8,7 +8,7 @@ sixteen; ``captions`` the picture-caption pairs that the drawn CLIP is pretraine
 import hashlib
 import os
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +58,16 @@ def _cached_split(name: str, split: str) -> np.ndarray:
     return images
 
 
+def _read(name: str, split: str, rows: np.ndarray) -> np.ndarray:
+    return np.array(_cached_split(name, split)[rows]) if split == "test" else render(name, split, rows)
+
+
 def load_drawn(name: str, split: str) -> ImageDataset:
     """A split of a drawn task: 500 test pictures (cached), 100,000 training pictures (rendered as they are read)."""
     if split not in LENGTHS:
         raise unknown_name("split", split, LENGTHS)
     task, n = TASKS[name], LENGTHS[split]
 
-    def read(rows: np.ndarray) -> np.ndarray:
-        return np.array(_cached_split(name, split)[rows]) if split == "test" else render(name, split, rows)
-
     labels = torch.arange(n) % len(task.classnames)
     return ImageDataset(name, split, task.classnames, task.templates, labels, [f"{split}-{i:05d}" for i in range(n)],
-                        read)
+                        partial(_read, name, split))

@@ -1,14 +1,23 @@
 """Datasets whose files of annotation say which image is of which class and split."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from zsar.datasets.real.listing import Listing, dataset_folder, list_files, mend, reading, relabel, some, to_labels
+from zsar.datasets.real.listing import (
+    Listing,
+    dataset_folder,
+    list_files,
+    mend,
+    reading,
+    relabel,
+    some,
+    to_labels,
+    walk,
+)
 from zsar.errors import DatasetError
 
 
@@ -128,7 +137,7 @@ def _list_annotated(name: str, folder: Path, inner: str, path: Path, found: Sequ
                     annotated: tuple[str, ...]) -> Listing:
     """The listing of ``found``, after a look whether each image is below ``folder/inner``; nothing is opened."""
     present = set()
-    for below, _, files in os.walk(folder / inner, followlinks=True):
+    for below, _, files in walk(name, folder / inner):
         at = Path(below).relative_to(folder).as_posix()
         present.update(f"{at}/{file}" for file in files)
     if absent := sorted({image for image, _ in found} - present):

@@ -109,7 +109,7 @@ def pcam(root: Path, split: str, annotated: tuple[str, ...]) -> Listing:
 
     Raises DatasetError, also where h5py is not installed.
     """
-    h5py, folder = _h5py(), dataset_folder("PCAM", root, "pcam")
+    folder, h5py = dataset_folder("PCAM", root, "pcam"), _h5py()  # where nothing is there, nothing is to be installed
     path, answers = (folder / f"camelyonpatch_level_2_split_{split}_{part}.h5" for part in "xy")
     with reading("PCAM", answers, "the HDF5 array y"), h5py.File(answers, "r") as file:
         numbers = file["y"][()].ravel()

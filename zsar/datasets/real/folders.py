@@ -1,10 +1,9 @@
 """Datasets whose folders are their classes: ImageNet, Caltech101, Caltech256, SUN397 and EuroSAT."""
 
-import os
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from zsar.datasets.real.listing import Listing, dataset_folder, list_files, mend, some
+from zsar.datasets.real.listing import Listing, dataset_folder, list_files, looking, mend, some, walk
 from zsar.errors import DatasetError
 
 #: Folders beside the classes that hold no images of theirs: Caltech101's background, and what archivers leave.
@@ -51,13 +50,14 @@ def _whole(name: str, root: Path, split: str, below: str, inner: str, pattern: s
 def _by_folder(name: str, folder: Path, inner: str, pattern: str, annotated: tuple[str, ...]) -> Listing:
     """The images of the class folders below ``folder/inner``; ids are the paths below ``folder``."""
     top = folder / inner
-    if not top.is_dir():
-        raise DatasetError(f"{name}: there is no {inner}/ in {folder}: expected a folder for each of "
-                           f"{len(annotated)} classes in it; {mend(name)}")
+    with looking(name, top):
+        if not top.is_dir():
+            raise DatasetError(f"{name}: there is no {inner}/ in {folder}: expected a folder for each of "
+                               f"{len(annotated)} classes in it; {mend(name)}")
     folders = {spelled.strip("/"): spelled for spelled in annotated}
     parents = {str(parent) for path in folders for parent in PurePosixPath(path).parents}
     found, strangers = [], []
-    for path, below, files in os.walk(top, followlinks=True):
+    for path, below, files in walk(name, top):
         here = Path(path).relative_to(top).as_posix()
         if here in folders:
             if here not in parents:

@@ -1,5 +1,6 @@
 """What the readers of all layouts share: the listing they return, and one way to say what is wrong with files."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zsar.datasets.archives import is_archive
 from zsar.datasets.real.images import Encoded
 from zsar.errors import DatasetError, MissingDatasetError
 
@@ -54,23 +56,58 @@ def mend(name: str) -> str:
 
 
 def dataset_folder(name: str, root: Path, below: str) -> Path:
-    """``root/below``, the folder of the dataset ``name``. Raises MissingDatasetError where there is none."""
+    """``root/below``, the folder of the dataset ``name``.
+
+    Raises MissingDatasetError where there is none, or nothing in it but what a download leaves before it unpacks, and
+    DatasetError where it must not be read.
+    """
     root = Path(root).expanduser()
-    if not root.is_dir():
-        raise MissingDatasetError(f"{name}: there is no data folder {root}: expected the folder that holds {below}/; "
-                           f"name another, or fill it with 'python -m zsar data fetch {name}'")
-    if not (root / below).is_dir():
-        raise MissingDatasetError(f"{name}: there is no {below}/ in {root}, which holds "
-                           f"{some(sorted(path.name for path in root.iterdir())) or 'nothing'}; {mend(name)}")
+    with looking(name, root / below):
+        if not root.is_dir():
+            raise MissingDatasetError(f"{name}: there is no data folder {root}: expected the folder that holds {below}/"
+                                      f"; name another, or fill it with 'python -m zsar data fetch {name}'")
+        if not (root / below).is_dir():
+            raise MissingDatasetError(f"{name}: there is no {below}/ in {root}, which holds "
+                                      f"{some(sorted(path.name for path in root.iterdir())) or 'nothing'}; "
+                                      f"{mend(name)}")
+        if all(_is_left_by_download(path.name) for path in (root / below).iterdir()):
+            raise MissingDatasetError(f"{name}: there is no {below}/ in {root} but what a download that did not end "
+                                      f"has left; {mend(name)}")
     return root / below
+
+
+def _is_left_by_download(name: str) -> bool:
+    """Whether a file in a dataset's folder is none of the dataset: a lock, a part, or an archive not unpacked."""
+    return name.startswith(".") or name.endswith((".part", ".part.json", ".mismatch")) or is_archive(name)
+
+
+@contextmanager
+def looking(name: str, folder: Path) -> Iterator[None]:
+    """Turns what the system refuses, such as reading a folder of another user, into a DatasetError."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{name}: cannot look into {error.filename or folder} ({error.strerror}): expected what may "
+                           "be read; change its permissions") from error
+
+
+def walk(name: str, top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk``, links followed, which does not pass over a folder that must not be read. Raises DatasetError."""
+    with looking(name, top):
+        yield from os.walk(top, followlinks=True, onerror=_raise)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # of what is missing there is more to say than that
+        raise error
 
 
 @contextmanager
 def reading(name: str, path: Path, expected: str) -> Iterator[None]:
     """Turns whatever a parser raises on a missing or broken file into a DatasetError; ``expected`` is what it holds."""
-    if not path.is_file():
-        raise DatasetError(f"{name}: the file {path} is missing: expected {expected}; {mend(name)}")
     try:
+        if not path.is_file():
+            raise DatasetError(f"{name}: the file {path} is missing: expected {expected}; {mend(name)}")
         yield
     except DatasetError:
         raise

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from zsar.datasets.real.listing import Listing, check_complete, mend, reading, relabel, some
+from zsar.datasets.real.listing import Listing, check_complete, looking, mend, reading, relabel, some, walk
 from zsar.errors import DatasetError
 
 #: What the hub calls a split. Several sets have no ``test``, and ImageNet's hides its labels: there it is validation.
@@ -85,7 +85,8 @@ def read_parquet(folder: Path, split: str, annotated: tuple[str, ...]) -> Listin
 def _parquet_files(folder: Path, called: str) -> list[Path]:
     """The files of the split ``called``, in order. Raises DatasetError where their names say that there are more."""
     pattern = re.compile(rf"(.*/)?{called}(-[^/]*|/[^/]*)?\.parquet")
-    paths = sorted(path for path in folder.rglob("*.parquet") if pattern.fullmatch(path.relative_to(folder).as_posix()))
+    files = (Path(below) / file for below, _, names in walk(folder.name, folder) for file in names)
+    paths = sorted(path for path in files if pattern.fullmatch(path.relative_to(folder).as_posix()))
     told = [int(count) for path in paths for count in re.findall(r"-\d+-of-(\d+)", path.name)]
     if told and len(told) != max(told):
         raise DatasetError(f"{folder.name}: {folder} has {len(told)} of the {max(told)} files that {paths[0].name} is "
@@ -184,11 +185,16 @@ def read_wds(folder: Path, split: str, annotated: tuple[str, ...]) -> Listing:
 def _tars(folder: Path, split: str) -> list[Path]:
     """The tars of a split; ``nshards.txt`` beside them may say how many there should be. Raises DatasetError."""
     for called in SPLITS[split]:
-        if paths := sorted((folder / called).glob("*.tar")):
-            count = paths[0].with_name("nshards.txt")
-            if count.is_file() and count.read_text().strip() != str(len(paths)):
-                raise DatasetError(f"{folder.name}: {count.parent} has {len(paths)} tars: expected the number in "
-                                   f"{count.name}, {count.read_text().strip()[:20]}; {mend(folder.name)}")
+        with looking(folder.name, folder / called):
+            if not (folder / called).is_dir():
+                continue
+            paths = sorted(path for path in (folder / called).iterdir() if path.suffix == ".tar")
+            count = folder / called / "nshards.txt"
+            told = count.read_text(errors="replace").strip() if count.is_file() else str(len(paths))
+        if paths and told != str(len(paths)):
+            raise DatasetError(f"{folder.name}: {count.parent} has {len(paths)} tars: expected the number in "
+                               f"{count.name}, {told[:20]}; {mend(folder.name)}")
+        if paths:
             return paths
     raise DatasetError(f"{folder.name}: there are no tars of the {split} split in {folder}: expected "
                        f"{SPLITS[split][0]}/0.tar and so on; {mend(folder.name)}")
