@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; for verify "
-                                 "and show also a place, such as ./photos")
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; for "
+                                 "verify and show also a place, such as ./photos")
         return command
 
     task("list", list_datasets, "what is there").add_argument("--json", metavar="OUT", help="write it to this file")
