@@ -76,6 +76,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def running(server):
+    """A server in a thread of its own, until the test is over."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture
 def server(monkeypatch):
     """drops: after how many bytes the connections break, in turn; statuses: what is answered instead, in turn."""
@@ -86,12 +96,7 @@ def server(monkeypatch):
     server.files, server.requests = {"/data.bin": DATA}, []
     server.drops, server.statuses, server.afterwards = [], [], []
     server.ranges, server.careless, server.tells_size, server.etag, server.date = True, False, True, '"first"', None
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    yield from running(server)
 
 
 def source_of(server, *names, kind="archive", **known):
@@ -523,12 +528,7 @@ def hub(monkeypatch):
     server.errors, server.sent = {}, []
     point_client_at(server.server_port, monkeypatch)
     monkeypatch.setenv("no_proxy", "*")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    yield from running(server)
 
 
 def shards(kind, *names):

@@ -22,7 +22,7 @@ def folder(tmp_path):
         save(tmp_path / "pets" / name, i)
     (tmp_path / "pets" / "readme.txt").write_text("not a class")
     (tmp_path / "pets" / "axolotl" / ".DS_Store").write_text("")
-    (tmp_path / "pets" / ".cache").mkdir()
+    save(tmp_path / "pets" / ".cache" / "thumbnail.png")  # a hidden folder is no class
     return tmp_path / "pets"
 
 

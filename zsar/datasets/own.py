@@ -47,15 +47,20 @@ def _from_folder(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
         path = path / split
     elif split != "test":
         raise _no_split(path, "folders train and test with a folder a class in each")
-    classes = {folder.name for part in (parts if len(parts) == 2 else [path]) for folder in part.iterdir()
-               if folder.is_dir() and any(file.suffix.lower() in SUFFIXES for file in folder.iterdir())}
-    rows = [{"id": f"{folder.name}/{file.name}", "file": file, "label": folder.name}
-            for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-            for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    found = {part: _images_below(part) for part in (parts if len(parts) == 2 else [path])}
+    classes = {row["label"] for rows in found.values() for row in rows}
+    rows = found[path]
     if not rows:
         raise DatasetError(f"{path}: found no image in its folders, expected a folder a class with files such as .jpg "
                            "or .png in it")
     return pandas.DataFrame(rows), sorted(classes)
+
+
+def _images_below(path: Path) -> list[dict]:
+    """A row of id, file and label for every image in the class folders of ``path``; hidden folders are none."""
+    return [{"id": f"{folder.name}/{file.name}", "file": file, "label": folder.name}
+            for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+            for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
 
 
 def _from_csv(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
