@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles"},
+    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles",
+     "distributed"},
     {"datasets", "results"},
     {"clip"},
     {"prompts"},
