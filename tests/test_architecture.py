@@ -14,7 +14,7 @@ ORDER = (
     {"prompts"},
     {"methods"},
     {"attacks"},
-    {"losses", "recipes"},
+    {"attack_specs", "losses", "recipes"},
     {"evaluate", "study"},
     {"trainer"},
     {"adapt"},

@@ -60,6 +60,10 @@ class PhotoError(ZsarError):
     """A photograph that is missing, unreadable, or not safe to open."""
 
 
+class StoreError(ZsarError):
+    """A store of results, or a cell in it, that is missing, damaged, of another release, or lacks what is asked."""
+
+
 class OutputError(ZsarError):
     """A result that cannot be written where it was asked for."""
 

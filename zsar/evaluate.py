@@ -2,8 +2,10 @@
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas
 import torch
@@ -11,25 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsar import datasets
-from zsar.attacks import (
-    MICRO_BATCH,
-    check_settings,
-    cross_entropy,
-    from_grey_levels,
-    image_seeds,
-    micro_batches,
-    pgd,
-    pgd_until_fooled,
-)
+from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings
+from zsar.attacks import MICRO_BATCH, image_seeds, micro_batches
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import (
-    AttackSettingsError,
     DatasetError,
     MissingDatasetError,
     OutputError,
     UnknownNameError,
     UnreadableImageError,
     ZsarError,
+    first_line,
     unknown_name,
 )
 from zsar.methods import load_adapted
@@ -37,60 +31,98 @@ from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, Profile, get_profile
 from zsar.results import interval, mean_interval, pack_bits, provenance
 
-#: ``attack(classifier, images, labels, seeds) -> attacked images``
-Attack = Callable[[ZeroShotClassifier, Tensor, Tensor, Tensor], Tensor]
+T = TypeVar("T")
 
-
-def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micro_batch: int | None = None) -> Tensor:
-    """Whether each of N images in [0, 1] is classified as its label: bool [N], on the CPU.
+def predict(classifier: ZeroShotClassifier, images: Tensor, micro_batch: int | None = None) -> Tensor:
+    """The class that each of N images in [0, 1] is given: int64 [N], on the CPU.
 
     The model sees micro-batches of one shape, as in an attack. Raises PixelRangeError.
     """
     check_images(images)
-    hits = []
+    answers = []
     for rows, filled in micro_batches(len(images), images.device, micro_batch):
         with torch.no_grad():
-            answers = classifier.logits(images[filled])[:len(rows)].argmax(1)
-        hits.append(answers.cpu() == labels.cpu()[rows.cpu()])
-    return torch.cat(hits)
+            answers.append(classifier.logits(images[filled])[:len(rows)].argmax(1).cpu())
+    return torch.cat(answers)
 
 
-def attack_from_settings(settings: dict) -> Attack | None:
-    """The attack that ``attack``, ``eps_255``, ``alpha_255``, ``steps`` and ``iterate`` describe; None for ``none``.
+def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micro_batch: int | None = None) -> Tensor:
+    """Whether each of N images in [0, 1] is classified as its label: bool [N], on the CPU. Raises PixelRangeError."""
+    return predict(classifier, images, micro_batch) == labels.cpu()
 
-    ``iterate``: ``"last"`` (by default), or ``"worst"``, any iterate that fools (``pgd_until_fooled``). Raises
-    UnknownNameError and AttackSettingsError.
+
+class Room:
+    """How many images the memory of a device holds in one forward pass: ``size``, halved where it proves too much."""
+
+    def __init__(self, device: torch.device, size: int | None = None):
+        self.size = size or MICRO_BATCH.get(device.type, 64)
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """``work(size)``, again with half the size where memory runs out: what it returns must not depend on the size.
+
+        Raises ZsarError where not even one image fits.
+        """
+        while True:
+            try:
+                return work(self.size)
+            except RuntimeError as error:  # its frames hold the tensors that did not fit, until this block ends
+                if not is_out_of_memory(error):
+                    raise
+                if self.size == 1:
+                    raise ZsarError(f"out of memory with a single image ({first_line(error, 80)}): take a device with "
+                                    "more, or a smaller model") from error
+            self.size //= 2
+            warnings.warn(f"out of memory: going on with {self.size} images in a forward pass", stacklevel=2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or torch's allocator on a CPU, says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model makes of images, attacked or not: predictions int64 [n], on the CPU.
+
+    passes: images that went through the model in forward passes, those that fill up a micro-batch too; with a gradient
+    but for the last ones. seconds: of the device.
     """
-    name = settings["attack"]
-    if name not in ATTACKS:
-        raise unknown_name("attack", name, ATTACKS)
-    if name == "none":
-        return None
-    eps, alpha = from_grey_levels(settings["eps_255"]), from_grey_levels(settings["alpha_255"], "alpha")
-    steps, random_start = settings["steps"], name == "pgd"
-    check_settings(eps=eps, alpha=alpha, steps=steps)
-    if (iterate := settings.get("iterate", "last")) not in ITERATES:
-        raise unknown_name("iterate", iterate, ITERATES)
-    if iterate == "worst" and name != "pgd":
-        raise AttackSettingsError(f"the worst iterate of {name}: it has one step; use pgd")
-    if iterate == "worst":
-        return partial(_until_fooled, eps=eps, alpha=alpha, steps=steps)
 
-    def attack(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-        return pgd(cross_entropy(classifier, labels), images, eps=eps, alpha=alpha, steps=steps,
-                   random_start=random_start, seeds=seeds)
-
-    return attack
+    predictions: Tensor
+    passes: int
+    seconds: float
 
 
-def _until_fooled(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, seeds: Tensor, **settings) -> Tensor:
-    return pgd_until_fooled(classifier, images, labels, seeds=seeds, **settings)
+class _Counted:
+    """A classifier that counts the images it is shown."""
+
+    def __init__(self, classifier: ZeroShotClassifier):
+        self.classifier, self.classnames, self.passes = classifier, classifier.classnames, 0
+
+    def logits(self, images: Tensor) -> Tensor:
+        self.passes += len(images)
+        return self.classifier.logits(images)
 
 
-ATTACKS, ITERATES = ("none", "fgsm", "pgd"), ("last", "worst")
+def answer(classifier: ZeroShotClassifier, attack: Attack | None, images: Tensor, labels: Tensor, seeds: Tensor,
+           room: Room) -> Answers:
+    """The model's answers to images [n, 3, H, W] in [0, 1], after ``attack`` where there is one."""
+    counted, start = _Counted(classifier), time.perf_counter()
+    attacked = room.run(lambda size: attack(counted, images, labels, seeds, micro_batch=size)) if attack else images
+    predictions = room.run(lambda size: predict(counted, attacked, size))
+    return Answers(predictions, counted.passes, time.perf_counter() - start)  # on the CPU, so the device is done
+
+
 #: Micro-batches that are evaluated together: a real test set does not fit into memory, and an attack that lets go of
 #: fooled images fills its micro-batches from what is left of these.
 TOGETHER = 8
+
+
+def unit_rows(n: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The rows of n images, those that are evaluated together at a time."""
+    return torch.arange(n).split(TOGETHER * MICRO_BATCH.get(device.type, 64))
 
 
 def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
@@ -106,19 +138,17 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     """
     classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
     clean, robust, attack_seconds, unreadable, begin = [], [], 0.0, {}, time.perf_counter()
-    seeds = image_seeds(dataset.ids, seed)
-    rows = torch.arange(len(dataset)).split(TOGETHER * MICRO_BATCH.get(clip.device.type, 64))
-    for batch in datasets.batches(dataset, rows, clip.device, workers=workers, strict=strict):
+    seeds, room = image_seeds(dataset.ids, seed), Room(clip.device)
+    for batch in datasets.batches(dataset, unit_rows(len(dataset), clip.device), clip.device, workers=workers,
+                                  strict=strict):
         unreadable |= {dataset.ids[row]: reason for row, reason in batch.unreadable.items()}
         if len(batch.rows):
-            clean.append(correct(classifier, batch.images, batch.labels))
-        if attack and len(batch.rows):
-            start = time.perf_counter()
-            attacked = attack(classifier, batch.images, batch.labels, seeds[batch.rows])
-            if clip.device.type == "cuda":
-                torch.cuda.synchronize()
-            attack_seconds += time.perf_counter() - start
-            robust.append(correct(classifier, attacked, batch.labels))
+            given, labels = (batch.images, batch.labels, seeds[batch.rows], room), batch.labels.cpu()
+            clean.append(answer(classifier, None, *given).predictions == labels)
+            if attack:
+                found = answer(classifier, attack, *given)
+                attack_seconds += found.seconds
+                robust.append(found.predictions == labels)
         progress(len(batch.rows) + len(batch.unreadable))
     if not clean:
         raise UnreadableImageError(f"none of the {len(dataset)} images of {dataset.name} can be read, e.g. "
@@ -285,16 +315,9 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     eps = profile.eps_255 if args.eps is None else args.eps
     settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "adapted": args.adapted,
-                "attack": args.attack, "images": images, "per_class": args.per_class, "protocol": args.protocol,
-                "seed": args.seed}
-    if args.attack == "none":
-        return settings
-    fgsm = args.attack == "fgsm"
-    alpha = eps if fgsm else eps / 4 if args.alpha is None else args.alpha
-    steps = 1 if fgsm else 10 if args.steps is None else args.steps
-    return settings | {"norm": "linf", "eps_255": eps, "alpha_255": alpha, "steps": steps,
-                       "restarts": 1, "random_start": not fgsm, "iterate": args.iterate or "last",
-                       "resolution": "native"}
+                "images": images, "per_class": args.per_class, "protocol": args.protocol, "seed": args.seed}
+    attack = attack_settings(args.attack, eps, args.alpha, args.steps, args.iterate)
+    return settings | attack | ({} if args.attack == "none" else {"resolution": "native"})
 
 
 def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:

@@ -1,44 +1,28 @@
 """Reading the drawn grid: means over tasks with intervals, and comparisons of two methods picture by picture.
 
-An interval holds two things that could have fallen otherwise: the test pictures (variances of the tasks add up) and
-the seed of the training (Student's t over the seeds' means), added in quadrature.
+An interval holds two things that could have fallen otherwise, the test pictures and the seed of the training
+(``zsar.results.estimate``).
 """
 
 import json
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas
-from scipy import stats
 
 from zsar.errors import unknown_name
 from zsar.losses import LOSSES
 from zsar.methods import METHODS
 from zsar.paths import data_path
-from zsar.results import Z95, unpack_bits
+from zsar.results import Estimate, estimate, unpack_bits
 
 SOURCE = "DrawnImageNet"
 NEAR = ("DrawnCIFAR10", "DrawnCIFAR100", "DrawnSTL10", "DrawnCaltech101", "DrawnCaltech256")
 BINARY = ("DrawnPCAM", "DrawnHatefulMemes")
 KINDS = ("clean", "robust")
 GROUPS = ("source", "unseen", "unseen without binary", "near", "far")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean or a difference of means in percent, its 95 % interval, and on how much it rests."""
-
-    value: float
-    low: float
-    high: float
-    seeds: int
-    images: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.1f} ({self.low:.1f} to {self.high:.1f})"
 
 
 def in_group(dataset: str, group: str) -> bool:
@@ -107,7 +91,7 @@ class Study:
 
     def mean(self, loss: str, method: str, kind: str, group: str = "unseen", **other) -> Estimate | None:
         """Accuracy over a group of tasks, each of the same weight; None where the cell is missing."""
-        found = estimate(self.bits(loss, method, kind, group, **other).astype(float))
+        found = estimate(self.bits(loss, method, kind, group, **other).swapaxes(0, 1).astype(float))
         return found and replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
     def difference(self, a: tuple, b: tuple, kind: str, group: str = "unseen", **other) -> Estimate | None:
@@ -122,7 +106,7 @@ class Study:
         pairs = [(ours, theirs) for mine, ours in first for yours, theirs in second
                  if reference or mine["cell"]["seed"] == yours["cell"]["seed"]]
         values = [_bits_of(ours, kind, group) * 1.0 - _bits_of(theirs, kind, group) for ours, theirs in pairs]
-        return estimate(np.stack(values)) if pairs else None
+        return estimate(np.stack(values, axis=1)) if pairs else None
 
     def interaction(self, a: tuple, b: tuple, c: tuple, d: tuple, kind: str, group: str = "unseen") -> Estimate | None:
         """(a - b) - (c - d) of four cells (loss, method), paired by picture and seed; None where no seed has all."""
@@ -132,7 +116,7 @@ class Study:
         seeds = sorted(set.intersection(*map(set, of_seed)))
         signs = (1, -1, -1, 1)
         values = [sum(sign * bits[seed] for sign, bits in zip(signs, of_seed, strict=True)) for seed in seeds]
-        return estimate(np.stack(values)) if seeds else None
+        return estimate(np.stack(values, axis=1)) if seeds else None
 
     def path(self, loss: str, method: str, group: str = "unseen") -> list[dict]:
         """A training of seed 0 as points {step, source robust, clean, robust}, in percent, bits beside them.
@@ -198,25 +182,6 @@ class Study:
                          **{key: str(value) if value else "–" for key, value in columns.items()},
                          "seeds": seeds + f" + {diverged} diverged" * (diverged > 0)})
         return pandas.DataFrame(rows)
-
-
-def estimate(values: np.ndarray) -> Estimate | None:
-    """Mean of values [seeds, tasks, images] in percent with its 95 % interval; None where there are none.
-
-    With one seed the interval speaks of test pictures alone. A task's variance is taken as if two more pictures had
-    been seen, half a hit above its mean and half below: a task without a single hit is not known exactly.
-    """
-    if not values.size:
-        return None
-    seeds, tasks, images = values.shape
-    of_task = (images * values.mean(0).var(1) + .5) / (images + 2)
-    variance = of_task.sum() / images / tasks**2
-    half = (Z95 * math.sqrt(variance))**2
-    if seeds > 1:
-        spread = values.mean((1, 2)).std(ddof=1) / math.sqrt(seeds)
-        half += (stats.t.ppf(.975, seeds - 1) * spread)**2
-    half, mean = 100 * math.sqrt(half), 100 * float(values.mean())
-    return Estimate(mean, mean - half, mean + half, seeds, tasks * images)
 
 
 def _bits_of(rows: list[dict], kind: str, group: str) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""The store of measured cells: one file a cell, complete or not there, with the answer to every image.
+
+    STORE/tasks/<digest>.json               images (ids, labels) and texts that were evaluated, once
+    STORE/cells/<dataset>/<name>.json       a cell: one model, one task, one attack, one seed
+    STORE/units/<cell>/<first row>.json     what a cell that is not complete yet has so far
+
+A cell's file has three lines: what it is and its accuracy, in JSON; the answers, in JSON; and the SHA-256 of the two.
+So a list of thousands reads one line of each, and a file that was damaged is known. Stores are merged by copying.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from zsar.errors import OutputError, StoreError
+from zsar.outputs import writable_folder, write_atomically
+from zsar.results.cell import Cell, Key, Task, Unit
+from zsar.results.sealed import FORMAT, DamagedError, migrate, pack_predictions, seal, unpack_predictions, unseal
+from zsar.results.statistics import pack_bits
+
+
+class Store:
+    """A folder of cells. ``write``: it will be written to, so that a folder that forbids it ends the run at its start.
+
+    Raises OutputError for that, and StoreError for a folder that is none where it is only read.
+    """
+
+    def __init__(self, folder: str | Path, *, write: bool = True):
+        self.folder = Path(folder)
+        if write:
+            self.folder = writable_folder(folder)
+        elif not self.folder.is_dir():
+            raise StoreError(f"there is no store of results in {folder}: expected a folder that zsar reproduce wrote")
+        self._tasks: dict[str, Task] = {}
+
+    # tasks
+
+    def add_task(self, task: Task) -> str:
+        """Keep a task; its digest."""
+        path = self.folder / "tasks" / f"{task.digest}.json"
+        if task.digest not in self._tasks and not path.exists():
+            self._write(path, json.dumps(asdict(task), ensure_ascii=False).encode())
+        self._tasks[task.digest] = task
+        return task.digest
+
+    def task(self, digest: str) -> Task:
+        """The task of that digest. Raises StoreError where it is missing or damaged."""
+        if digest not in self._tasks:
+            path = self.folder / "tasks" / f"{digest}.json"
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                task = Task(**{key: tuple(value) if isinstance(value, list) else value
+                               for key, value in record.items()})
+            except (OSError, ValueError, TypeError) as error:
+                raise StoreError(f"cannot read the task {path} ({error}): take it from another copy of the store, or "
+                                 "delete the cells and run again") from error
+            if task.digest != digest:
+                raise StoreError(f"the task {path} was changed: its digest is {task.digest}; take it from another copy "
+                                 "of the store")
+            self._tasks[digest] = task
+        return self._tasks[digest]
+
+    # cells
+
+    def write(self, cell: Cell) -> Path:
+        """Keep a complete cell, whose task is there, and drop its units. Raises OutputError: disk full, say."""
+        path, task = self.folder / "cells" / cell.key.path, self.task(cell.key.task)
+        answers = {"predictions": pack_predictions(cell.predictions), "correct": pack_bits(cell.correct(task)),
+                   "unreadable": cell.unreadable}
+        self._write(path, seal(cell.header(task), answers))
+        shutil.rmtree(self.folder / "units" / cell.key.id, ignore_errors=True)
+        return path
+
+    def find(self, key: Key) -> Cell | None:
+        """The cell of that key, None where it has to be computed: it is not there, or damaged and so put aside.
+
+        Raises StoreError for a cell of a later release, which is not touched.
+        """
+        path = self.folder / "cells" / key.path
+        if not path.exists():
+            return None
+        try:
+            return self.read(path)
+        except DamagedError as error:
+            with suppress(OSError):
+                path.replace(path.with_name(f"{path.name}.damaged"))
+            warnings.warn(f"{error}; it is kept as {path.name}.damaged and computed again", stacklevel=2)
+            return None
+
+    def read(self, path: Path) -> Cell:
+        """A cell from its file, compared with its checksum. Raises StoreError."""
+        header, answers = unseal(path)
+        try:
+            return Cell(Key(**header["key"]), unpack_predictions(answers["predictions"]), header["about"],
+                        answers["unreadable"], header["run"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"the cell {path} lacks what a cell has ({error})") from error
+
+    def headers(self) -> list[dict]:
+        """The first line of every cell, by dataset and name; nothing else is read. Raises StoreError."""
+        found = []
+        for path in sorted(self._cell_files()):
+            try:
+                with open(path, "rb") as file:
+                    header = json.loads(file.readline())
+                version = header["format"]
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise StoreError(f"cannot read the cell {path} ({error}): delete it and run again") from error
+            found.append(header if version == FORMAT else migrate(Path(path), header, {})[0])
+        return found
+
+    def _cell_files(self) -> Iterator[str]:
+        with suppress(FileNotFoundError):
+            for folder in os.scandir(self.folder / "cells"):
+                if folder.is_dir():
+                    yield from (file.path for file in os.scandir(folder) if file.name.endswith(".json"))
+
+    # units
+
+    def write_unit(self, key: Key, unit: Unit) -> None:
+        """Keep a part of a cell."""
+        record = {"first": unit.first, "predictions": pack_predictions(unit.predictions), "unreadable": unit.unreadable,
+                  "run": unit.run}
+        self._write(self.folder / "units" / key.id / f"{unit.first}.json", seal({}, record))
+
+    def units(self, key: Key) -> dict[int, Unit]:
+        """The parts of a cell that are there, by their first row; one that was damaged is dropped."""
+        found = {}
+        for path in sorted((self.folder / "units" / key.id).glob("*.json")):
+            try:
+                _, record = unseal(path)
+                found[record["first"]] = Unit(record["first"], unpack_predictions(record["predictions"]),
+                                              record["unreadable"], record["run"])
+            except (StoreError, KeyError, FileNotFoundError):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        return found
+
+    def compose(self, key: Key, about: dict, run: dict) -> Cell | None:
+        """Write the cell whose units are all there; None where some are missing.
+
+        Numbers of the units' ``run`` are added up, and ``run`` is put beside them.
+        """
+        units = sorted(self.units(key).values(), key=lambda unit: unit.first)
+        rows = 0
+        for unit in units:
+            if unit.first != rows:
+                return None
+            rows += len(unit.predictions)
+        if rows != len(self.task(key.task).ids):
+            return None
+        total = sum((Counter(unit.run) for unit in units), Counter())
+        unreadable = {name: why for unit in units for name, why in unit.unreadable.items()}
+        cell = Cell(key, np.concatenate([unit.predictions for unit in units]), about, unreadable,
+                    {name: round(value, 3) for name, value in total.items()} | run)
+        self.write(cell)
+        return cell
+
+    # several stores
+
+    def merge(self, other: "Store") -> dict[str, int]:
+        """Copy what this store lacks from another: counts of ``copied`` cells, those ``here`` already, and those
+        ``differing``, which have another answer to some image; ours stay.
+
+        Raises StoreError for a damaged cell of the other, OutputError.
+        """
+        counts = Counter(copied=0, here=0, differing=0)
+        for path in sorted(other._cell_files()):
+            cell = other.read(Path(path))
+            mine = self.find(cell.key)
+            if mine is None:
+                self.add_task(other.task(cell.key.task))
+                self.write(cell)
+                counts["copied"] += 1
+            else:
+                same = np.array_equal(mine.predictions, cell.predictions)
+                counts["here" if same else "differing"] += 1
+        for folder in (other.folder / "units").glob("*/"):
+            for path in folder.glob("*.json"):
+                mine = self.folder / "units" / folder.name / path.name
+                if not mine.exists():
+                    self._write(mine, path.read_bytes())
+        return dict(counts)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        for last in (False, True):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return write_atomically(path, content)
+            except OSError as error:
+                raise OutputError(f"cannot write into {path.parent} ({error.strerror})") from error
+            except OutputError as error:  # another process has completed the cell, and its units' folder is gone
+                if last or not isinstance(error.__cause__, FileNotFoundError):
+                    raise
