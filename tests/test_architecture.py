@@ -16,6 +16,7 @@ ORDER = (
     {"attacks"},
     {"attack_specs", "losses", "recipes"},
     {"evaluate", "study"},
+    {"cells"},
     {"trainer"},
     {"adapt"},
     {"figures", "widgets"},

@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -76,17 +76,21 @@ class Store:
         answers = {"predictions": pack_predictions(cell.predictions), "correct": pack_bits(cell.correct(task)),
                    "unreadable": cell.unreadable}
         self._write(path, seal(cell.header(task), answers))
-        shutil.rmtree(self.folder / "units" / cell.key.id, ignore_errors=True)
+        self.drop_units(cell.key)
         return path
+
+    def has(self, key: Key) -> bool:
+        """Whether the file of the cell is there; ``find`` looks into it."""
+        return (self.folder / "cells" / key.path).exists()
 
     def find(self, key: Key) -> Cell | None:
         """The cell of that key, None where it has to be computed: it is not there, or damaged and so put aside.
 
         Raises StoreError for a cell of a later release, which is not touched.
         """
-        path = self.folder / "cells" / key.path
-        if not path.exists():
+        if not self.has(key):
             return None
+        path = self.folder / "cells" / key.path
         try:
             return self.read(path)
         except DamagedError as error:
@@ -129,40 +133,41 @@ class Store:
         """Keep a part of a cell."""
         record = {"first": unit.first, "predictions": pack_predictions(unit.predictions), "unreadable": unit.unreadable,
                   "run": unit.run}
-        self._write(self.folder / "units" / key.id / f"{unit.first}.json", seal({}, record))
+        self._write(self._unit_file(key, unit.first), seal({}, record))
 
-    def units(self, key: Key) -> dict[int, Unit]:
-        """The parts of a cell that are there, by their first row; one that was damaged is dropped."""
-        found = {}
-        for path in sorted((self.folder / "units" / key.id).glob("*.json")):
+    def has_unit(self, key: Key, first: int) -> bool:
+        """Whether the part of a cell that begins at row ``first`` is there, or the whole cell."""
+        return self._unit_file(key, first).exists() or self.has(key)
+
+    def all_units(self, key: Key) -> list[Unit]:
+        """All parts of a cell in order; none where some are missing. Those that were damaged are dropped."""
+        found = []
+        for path in (self.folder / "units" / key.id).glob("*.json"):
             try:
-                _, record = unseal(path)
-                found[record["first"]] = Unit(record["first"], unpack_predictions(record["predictions"]),
-                                              record["unreadable"], record["run"])
-            except (StoreError, KeyError, FileNotFoundError):
+                _, unit = unseal(path)
+                found.append(Unit(unit["first"], unpack_predictions(unit["predictions"]), unit["unreadable"],
+                                  unit["run"]))
+            except (StoreError, KeyError):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-        return found
+        found.sort(key=lambda unit: unit.first)
+        ends = np.cumsum([0, *(len(unit.predictions) for unit in found)]).tolist()
+        whole = ends[-1] == len(self.task(key.task).ids) and ends[:-1] == [unit.first for unit in found]
+        return found if whole else []
 
-    def compose(self, key: Key, about: dict, run: dict) -> Cell | None:
-        """Write the cell whose units are all there; None where some are missing.
+    def drop_units(self, key: Key) -> None:
+        """Forget the parts of a cell."""
+        shutil.rmtree(self.folder / "units" / key.id, ignore_errors=True)
 
-        Numbers of the units' ``run`` are added up, and ``run`` is put beside them.
-        """
-        units = sorted(self.units(key).values(), key=lambda unit: unit.first)
-        rows = 0
-        for unit in units:
-            if unit.first != rows:
-                return None
-            rows += len(unit.predictions)
-        if rows != len(self.task(key.task).ids):
-            return None
+    def compose(self, key: Key, units: Sequence[Unit], about: dict, run: dict) -> None:
+        """Write the cell of which ``units`` are all parts. Numbers of their ``run`` are added up beside ``run``."""
         total = sum((Counter(unit.run) for unit in units), Counter())
         unreadable = {name: why for unit in units for name, why in unit.unreadable.items()}
-        cell = Cell(key, np.concatenate([unit.predictions for unit in units]), about, unreadable,
-                    {name: round(value, 3) for name, value in total.items()} | run)
-        self.write(cell)
-        return cell
+        self.write(Cell(key, np.concatenate([unit.predictions for unit in units]), about, unreadable,
+                        {name: round(value, 3) for name, value in total.items()} | run))
+
+    def _unit_file(self, key: Key, first: int) -> Path:
+        return self.folder / "units" / key.id / f"{first}.json"
 
     # several stores
 
