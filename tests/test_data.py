@@ -1,12 +1,13 @@
 """``python -m zsar data`` on small datasets in the genuine formats: what it says is there, and what it finds wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from real_fixtures import build, build_parquet
+from real_fixtures import build, build_parquet, build_wds
 
 from zsar import __main__ as cli
 from zsar import data
@@ -54,7 +55,9 @@ def test_list_says_what_is_there(root, whole, capsys, tmp_path):
     assert rows["Food101"]["state"] == "missing" and "food-101" in rows["Food101"]["why"]
     assert rows["ImageNet"]["state"] == "needs you"
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert lines["CIFAR10"].endswith("partial (10)") and lines["EuroSAT"].endswith("present")
+    assert lines["CIFAR10"].split()[-3:] == ["files", "partial", "(10)"]
+    assert lines["EuroSAT"].split()[-2:] == ["files", "present"]
+    assert rows["EuroSAT"]["layout"] == "files" and rows["Food101"]["layout"] is None
     assert out.splitlines()[-1].startswith(f"{root}: ") and "2 present" in out.splitlines()[-1]
 
 
@@ -64,25 +67,25 @@ def test_without_a_root_everything_is_missing(tmp_path, capsys, monkeypatch):
 
 
 def test_verify_finds_nothing_wrong(root, whole, capsys):
-    assert zsar(capsys, "verify", "EuroSAT", "PCAM", "--root", root) == "EuroSAT: whole\nPCAM: whole\n"
+    assert zsar(capsys, "verify", "EuroSAT", "PCAM", "--root", root) == "EuroSAT (files): whole\nPCAM (files): whole\n"
 
 
 def test_verify_names_every_unreadable_image(whole, capsys, tmp_path):
     build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
     forest = next((tmp_path / "eurosat" / "2750" / "Forest").glob("*.jpg"))
     forest.write_bytes(forest.read_bytes()[:150])
-    found = data.verify(get_manifest("EuroSAT"), tmp_path)
-    assert len(found) == 1 and f"2750/Forest/{forest.name}" in found[0]
+    layouts, found = data.verify(get_manifest("EuroSAT"), tmp_path)
+    assert layouts == {"test": "files"} and len(found) == 1 and f"2750/Forest/{forest.name}" in found[0]
     assert "1 of 1 datasets are not whole: EuroSAT" in zsar(capsys, "verify", "EuroSAT", "--root", tmp_path, status=2)
 
 
 def test_verify_counts(root, capsys):
-    found = data.verify(get_manifest("CIFAR10"), root)
-    assert found == ["test: found 10 images, expected 10,000"]
+    found = ["test: found 10 images, expected 10,000"]
+    assert data.verify(get_manifest("CIFAR10"), root) == ({"test": "files"}, found)
     both = data.verify(get_manifest("CIFAR10"), root, splits=("test", "train"))
-    assert both == [*found, "train: found 10 images, expected 50,000"]
-    missing = data.verify(get_manifest("Food101"), root, splits=("test", "train"))
-    assert len(missing) == 1 and "there is no food-101/" in missing[0]
+    assert both == ({"test": "files", "train": "files"}, [*found, "train: found 10 images, expected 50,000"])
+    layouts, missing = data.verify(get_manifest("Food101"), root, splits=("test", "train"))
+    assert layouts == {} and len(missing) == 1 and "there is no food-101/" in missing[0]
 
 
 def test_a_training_split_is_looked_at_when_asked_for(whole, capsys, monkeypatch, tmp_path):
@@ -91,11 +94,12 @@ def test_a_training_split_is_looked_at_when_asked_for(whole, capsys, monkeypatch
     build("PCAM", tmp_path, get_manifest("PCAM").annotated, per_class=1)
     for path in (tmp_path / "pcam").glob("*_train_*"):
         path.unlink()
-    assert zsar(capsys, "verify", "PCAM", "--root", tmp_path) == "PCAM: whole\n"
-    found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))
-    assert len(found) == 1 and found[0].startswith("train: ") and "split_train_y.h5 is missing" in found[0]
+    assert zsar(capsys, "verify", "PCAM", "--root", tmp_path) == "PCAM (files): whole\n"
+    layouts, found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))
+    assert layouts == {"test": "files"} and len(found) == 1
+    assert found[0].startswith("train: ") and "split_train_y.h5 is missing" in found[0]
     monkeypatch.setattr(data, "expected_images", lambda manifest, split: 3)
-    found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))
+    found = data.verify(get_manifest("PCAM"), tmp_path, splits=("test", "train"))[1]
     assert found[0] == "test: found 2 images, expected 3" and len(found) == 2
 
 
@@ -106,7 +110,7 @@ def test_what_has_no_training_split_is_not_called_whole(root, capsys):
 def test_verify_compares_archives_with_what_is_known(whole, capsys, tmp_path):
     build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
     (tmp_path / "eurosat" / "EuroSAT.zip").write_bytes(b"other")
-    found = data.verify(get_manifest("EuroSAT"), tmp_path)
+    found = data.verify(get_manifest("EuroSAT"), tmp_path)[1]
     assert len(found) == 1 and "EuroSAT.zip: found 5 bytes, expected " in found[0]
     assert "never compared with the genuine file" in found[0]
 
@@ -157,18 +161,52 @@ def test_from_files_to_a_packed_copy(name, capsys, tmp_path):
     """Every one of the sixteen: verified, loaded, packed, and loaded again the same."""
     manifest = get_manifest(name)
     build(name, tmp_path, manifest.annotated, per_class=1)
-    found = data.verify(manifest, tmp_path, splits=("test", "train"))
+    found = data.verify(manifest, tmp_path, splits=("test", "train"))[1]
     assert all("images, expected" in line or ".mat: found" in line for line in found)  # counts and sums differ
     files = load_dataset(name, root=tmp_path, partial=True)
     assert files.decodes and set(files.labels.tolist()) == set(range(len(manifest.annotated)))
     assert "GB" in zsar(capsys, "pack", name, "--root", tmp_path, "--partial")
     packed = load_dataset(name, root=tmp_path, partial=True)
     assert not packed.decodes and packed.ids == files.ids and torch.equal(packed.labels, files.labels)
+    assert packed.layout == files.layout == "files"
     some = np.linspace(0, len(files) - 1, 20).astype(int)
     assert np.array_equal(packed.read(some), files.read(some))
     cb = load_dataset(name, root=tmp_path, protocol="cb", partial=True)
     assert cb.classnames == list(manifest.protocols["cb"].classnames) and cb.ids == files.ids
     assert data.state(manifest, tmp_path)["packed"] == ["test"]
+
+
+@pytest.mark.parametrize(("layout", "build_shards"), [("parquet", build_parquet), ("wds", build_wds)])
+def test_which_source_was_read_is_said(layout, build_shards, whole, capsys, tmp_path):
+    """Files go before shards, and a packed copy, which says what it is of, before both: the ids are others."""
+    eurosat = get_manifest("EuroSAT")
+    build_shards(tmp_path / layout / "EuroSAT", eurosat.annotated, list(range(10)))
+    shards = load_dataset("EuroSAT", root=tmp_path, partial=True)
+    assert data.verify(eurosat, tmp_path)[0] == {"test": layout}
+    assert data.state(eurosat, tmp_path)["layout"] == layout == shards.layout
+    zsar(capsys, "pack", "EuroSAT", "--root", tmp_path, "--partial")
+    build("EuroSAT", tmp_path, eurosat.annotated, per_class=1)
+    assert zsar(capsys, "verify", "EuroSAT", "--root", tmp_path) == "EuroSAT (files): whole\n"
+    packed = load_dataset("EuroSAT", root=tmp_path, partial=True)
+    assert packed.layout == layout and packed.ids == shards.ids
+    line = next(line for line in zsar(capsys, "list", "--root", tmp_path).splitlines() if "EuroSAT" in line)
+    assert line.split()[-3:] == [f"{layout},", "packed", "present"]
+    shutil.rmtree(tmp_path / "packed")
+    files = load_dataset("EuroSAT", root=tmp_path, partial=True)
+    assert files.layout == "files" and set(files.ids).isdisjoint(shards.ids)
+
+
+def test_splits_of_different_layouts_are_told_apart():
+    assert data._read_as({"test": "files", "train": "files"}) == " (files)" and data._read_as({}) == ""
+    assert data._read_as({"test": "files", "train": "wds"}) == " (test files, train wds)"
+
+
+def test_a_packed_copy_of_fewer_images_is_said(whole, capsys, tmp_path):
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    zsar(capsys, "pack", "EuroSAT", "--root", tmp_path, "--partial")
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=2, seed=1)
+    assert "has 10 images, the 30 of its files are there: pack it again" in \
+        data.state(get_manifest("EuroSAT"), tmp_path)["why"]
 
 
 def test_what_is_not_whole_is_packed_only_when_asked(root, capsys):

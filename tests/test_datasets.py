@@ -40,6 +40,15 @@ def test_selected_rows_stay_in_their_order_and_compose(rows):
     assert backwards.ids == part.ids[::-1] and same_images(backwards)
 
 
+@pytest.mark.parametrize("part", [
+    lambda whole: whole.select(np.arange(3)), lambda whole: whole.subset(3), lambda whole: whole.hold_out(3)[0],
+    lambda whole: whole.hold_out(3)[1], lambda whole: whole.first_classes(2), ImageDataset.in_memory])
+def test_a_part_says_what_the_whole_says(part):
+    whole = made_up(12)
+    whole.layout, whole.verbatim = "parquet", True
+    assert (part(whole).layout, part(whole).verbatim, part(whole).split) == ("parquet", True, "train")
+
+
 def test_images_are_bytes():
     source = made_up(4)
     floats = ImageDataset("floats", "test", source.classnames, source.templates, source.labels, source.ids,

@@ -73,7 +73,7 @@ def test_items_are_float_images_with_labels_and_stable_ids(split):
     dataset = load_dataset("DrawnDTD", split)
     image, label = dataset[17]
     assert image.shape == (3, 48, 48) and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
-    assert label == int(dataset.labels[17]) and dataset.ids[17] == f"{split}-00017"
+    assert label == int(dataset.labels[17]) and dataset.ids[17] == f"{split}-00017" and dataset.layout == "drawn"
     with pytest.raises(IndexError):
         dataset[len(dataset)]
 

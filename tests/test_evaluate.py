@@ -62,6 +62,7 @@ def test_the_rows_are_what_a_plain_loop_counts(tiny_clip):
         low, high = row[f"{kind}_interval"]
         assert low <= row[kind] <= high
     assert row["images"] == 50 and row["classes"] == 4 and row["dataset"] == "DrawnDTD"
+    assert row["layout"] == "unknown"  # made up, and it does not say
 
 
 def test_correctness_is_invariant_to_the_micro_batch(classifier, images, labels):
@@ -264,6 +265,7 @@ def test_datasets_that_are_not_there_are_left_out_only_when_asked(tiny_clip, tmp
     with pytest.raises(DatasetError, match="HatefulMemes: .*; --available goes on without it"):
         run(*words)
     report = run(*words, "--available", "--json", str(tmp_path / "out.json"))
+    assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["layout"] == "files"
     assert "missing, and not in the mean: HatefulMemes\nmean of 1: clean" in report
     assert json.loads((tmp_path / "out.json").read_text())["missing"] == ["HatefulMemes"]
     with pytest.raises(DatasetError, match="none of HatefulMemes is on this machine"):

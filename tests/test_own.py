@@ -30,6 +30,7 @@ def test_a_folder_of_class_folders(folder):
     dataset = load_dataset(str(folder))
     assert dataset.ids == ["axolotl/10.webp", "axolotl/z.PNG", "guinea_pig/a.jpg", "guinea_pig/b.png"]
     assert dataset.classnames == ["axolotl", "guinea pig"] and dataset.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.layout == "own"
     image = Image.open(folder / "guinea_pig" / "b.png")
     expected = F.to_tensor(F.center_crop(F.resize(image, 256), [224, 224]))
     assert torch.equal(dataset[3][0], expected)

@@ -18,6 +18,17 @@ from zsar.datasets.packed import pack, read_packed
 from zsar.errors import DatasetError, OutputError, UnreadableImageError
 
 
+def test_a_copy_carries_the_layout_that_it_was_packed_from(tmp_path):
+    source = made_up(30)
+    source.layout = "wds"
+    pack(source, tmp_path / "packed")
+    assert read_packed(tmp_path / "packed")[0]["layout"] == "wds"
+    about = json.loads((tmp_path / "packed" / "about.json").read_text())
+    del about["layout"]  # as older copies are
+    (tmp_path / "packed" / "about.json").write_text(json.dumps(about))
+    assert read_packed(tmp_path / "packed")[0]["layout"] == "unknown"
+
+
 def unpack(folder, source):
     about, read = read_packed(folder)
     return ImageDataset(about["name"], about["split"], source.classnames, source.templates,

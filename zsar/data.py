@@ -69,12 +69,14 @@ def state(manifest: Manifest, root: Path) -> dict:
     """How much of the evaluation split is there.
 
     ``state``: ``present``, ``partial``, ``missing``, or ``needs you`` where it is missing and cannot be downloaded;
-    ``found``: how many images; ``why``: what the loader says where it is not present, and what is wrong with a packed
-    copy; ``packed``: the packed splits.
+    ``found``: how many images; ``layout``: which ones ``load_dataset`` reads (None: none), those of a packed copy where
+    there is one; ``why``: what the loader says where it is not present, and what is wrong with a packed copy;
+    ``packed``: the packed splits.
     """
-    expected, found, why, begun = expected_images(manifest, "test"), 0, "", True
+    expected, found, layout, why, begun = expected_images(manifest, "test"), 0, None, "", True
     try:
-        found = len(find_listing(manifest, "test", root).ids)
+        layout, listing = find_listing(manifest, "test", root)
+        found = len(listing.ids)
     except DatasetError as error:
         why, begun = str(error), not isinstance(error, MissingDatasetError)
     # unlike that of pathlib, this isdir raises nothing in a folder that must not be read
@@ -83,15 +85,19 @@ def state(manifest: Manifest, root: Path) -> dict:
     for split in packed:
         try:
             about, _ = read_packed(packed_folder(root, manifest.name, split), packed_as(manifest, split))
-            if split == "test" and not found:
-                found, why = len(about["ids"]), ""
+            if split == "test":
+                layout, copied = about["layout"], len(about["ids"])
+                if found and copied != found:
+                    broken.append(f"the packed copy, which is read, has {copied:,} images, the {found:,} of its files "
+                                  "are there: pack it again")
+                found, why = (found, why) if found else (copied, "")
         except DatasetError as error:
             broken.append(str(error))
     why, begun = "; ".join(filter(None, [why, *broken])), begun or bool(broken)
     by_hand = all(source.kind == "manual" for source in manifest.sources)
     found_state = ("present" if found == expected else "partial" if begun or found else
                    "needs you" if by_hand else "missing")
-    return {"state": found_state, "found": found, "why": why, "packed": packed}
+    return {"state": found_state, "found": found, "layout": layout, "why": why, "packed": packed}
 
 
 def list_datasets(args: argparse.Namespace) -> str:
@@ -118,9 +124,10 @@ def _row(manifest: Manifest, root: Path) -> dict:
 def _table(rows: list[dict]) -> str:
     table = pandas.DataFrame(rows)
     table["size"] = ["?" if size is None or size != size else f"{size / 1e9:.1f} GB" for size in table["bytes"]]
+    table["layout"] = [(row["layout"] or "") + ", packed" * ("test" in row["packed"]) for row in rows]
     table["here"] = [row["state"] + f" ({row['found']:,})" * (row["state"] == "partial") for row in rows]
     table["licence"] = [text if len(text) <= 34 else text[:33] + "…" for text in table["licence"]]
-    columns = ["dataset", "images", "classes", "side", "size", "licence", "here"]
+    columns = ["dataset", "images", "classes", "side", "size", "licence", "layout", "here"]
     return table[columns].to_string(index=False, formatters={"images": "{:,}".format})
 
 
@@ -180,15 +187,23 @@ def _ask(name: str, size: int) -> bool:
 def verify_datasets(args: argparse.Namespace) -> str:
     """Compare, count and decode. Raises DatasetError, after a line a finding, where a dataset is not whole."""
     splits = SPLITS[::-1] if args.split == "all" else (args.split,)
-    findings, failed = _each(args.names, lambda name: verify_own(name, splits, args.workers) if is_own(name) else
+    findings, failed = _each(args.names, lambda name: ({}, verify_own(name, splits, args.workers)) if is_own(name) else
                              verify(get_manifest(name), args.root, args.workers, splits))
-    findings |= {name: [why] for name, why in failed.items()}
-    lines = [f"{name}: {line}" for name, found in findings.items() for line in found or [_whole(name, splits)]]
-    if not (broken := [name for name, found in findings.items() if found]):
+    findings |= {name: ({}, [why]) for name, why in failed.items()}
+    lines = [f"{name}{_read_as(layouts)}: {line}" for name, (layouts, wrong) in findings.items()
+             for line in wrong or [_whole(name, splits)]]
+    if not (broken := [name for name, (_, wrong) in findings.items() if wrong]):
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
     raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; python -m zsar "
                        "data fetch gets what is missing, a broken file has to be deleted first")
+
+
+def _read_as(layouts: dict[str, str]) -> str:
+    """The layouts of the splits that were looked at, in brackets: one word where they are the same."""
+    if len(set(layouts.values())) > 1:
+        return f" ({', '.join(f'{split} {layout}' for split, layout in layouts.items())})"
+    return "".join(f" ({layout})" for layout in set(layouts.values()))
 
 
 def _whole(name: str, splits: Sequence[str]) -> str:
@@ -196,26 +211,30 @@ def _whole(name: str, splits: Sequence[str]) -> str:
     return "whole" if there else f"it has no {splits[0]} split, nothing to check"
 
 
-def verify(manifest: Manifest, root: Path, workers: int = 0, splits: Sequence[str] = ("test",)) -> list[str]:
-    """What is wrong with a dataset's files, one line each; nothing if these splits are whole.
+def verify(manifest: Manifest, root: Path, workers: int = 0,
+           splits: Sequence[str] = ("test",)) -> tuple[dict[str, str], list[str]]:
+    """The layout of each of these splits that is there, and what is wrong with a dataset's files, one line each.
 
     A dataset that is only evaluated needs no training split, so that this is looked at when asked for.
     """
-    wrong = [line for source in manifest.sources for line in check_files(source, root)]
+    layouts, wrong = {}, [line for source in manifest.sources for line in check_files(source, root)]
     for split in splits:
-        if (expected := expected_images(manifest, split)) is not None:
-            wrong += _verify_split(manifest, split, root, expected, workers)
-    return list(dict.fromkeys(wrong))  # several sources know one file, both splits miss one folder
+        if (expected := expected_images(manifest, split)) is None:
+            continue
+        try:
+            dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
+        except MissingDatasetError as error:
+            wrong.append(str(error))
+        except DatasetError as error:
+            wrong.append(f"{split}: {error}")
+        else:
+            layouts[split] = dataset.layout
+            wrong += _verify_split(manifest, dataset, expected, workers)
+    return layouts, list(dict.fromkeys(wrong))  # several sources know one file, both splits miss one folder
 
 
-def _verify_split(manifest: Manifest, split: str, root: Path, expected: int, workers: int) -> list[str]:
-    try:
-        dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
-    except MissingDatasetError as error:
-        return [str(error)]
-    except DatasetError as error:
-        return [f"{split}: {error}"]
-    wrong = []
+def _verify_split(manifest: Manifest, dataset: ImageDataset, expected: int, workers: int) -> list[str]:
+    split, wrong = dataset.split, []
     if len(dataset) != expected:
         wrong.append(f"{split}: found {len(dataset):,} images, expected {expected:,}")
     if absent := sorted(set(range(len(manifest.annotated))) - set(dataset.labels.tolist())):

@@ -153,8 +153,9 @@ def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack 
     if not clean:
         raise UnreadableImageError(f"none of the {len(dataset)} images of {dataset.name} can be read, e.g. "
                                    f"{next(iter(unreadable.values()))}")
-    row = {"dataset": dataset.name, "split": dataset.split, "images": len(dataset) - len(unreadable),
-           "classes": len(classifier.classnames), **_accuracy("clean", clean)}
+    row = {"dataset": dataset.name, "split": dataset.split, "layout": dataset.layout,
+           "images": len(dataset) - len(unreadable), "classes": len(classifier.classnames),
+           **_accuracy("clean", clean)}
     if unreadable:
         row["unreadable"] = unreadable
     if attack:

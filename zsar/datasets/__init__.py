@@ -34,6 +34,8 @@ def load_dataset(name: str, split: str = "test", root: str | Path | None = None,
         protocol: ``"tecoa16"``, the paper's class names and template, or ``"cb"``, those of CLIP_benchmark.
         partial: take what is there of a real dataset, instead of raising where images are missing.
 
+    Its ``layout`` says what was read: ids, and so subsets, differ between a dataset's own files and its shards.
+
     Raises UnknownNameError for a name, split or protocol that is not there, and DatasetError for files that are missing
     or do not fit.
     """

@@ -18,12 +18,15 @@ class ImageDataset(torch.utils.data.Dataset):
     read: what reads images by their row. rows: int64 [N], which of its rows are this dataset's, in this order (None: as
     many as there are ids, from 0). A part of a dataset shares ``read`` and holds rows only, so it can be sent to worker
     processes whenever ``read`` can.
+    layout: what was read: ``files`` (as the dataset is published), ``parquet`` or ``wds`` (shards of it), ``own`` or
+    ``drawn``; of a packed copy, what it was packed from, ``unknown`` where it does not say. Shards do not know the
+    names of the files, so ids, and with them subsets and random starts, differ between the layouts of one dataset.
     """
 
     def __init__(self, name: str, split: str, classnames: Sequence[str], templates: Sequence[str],
                  labels: torch.Tensor, ids: Sequence[str], read: Reader, rows: np.ndarray | None = None,
-                 verbatim: bool = False):
-        self.name, self.split, self.verbatim = name, split, verbatim
+                 verbatim: bool = False, layout: str = "unknown"):
+        self.name, self.split, self.verbatim, self.layout = name, split, verbatim, layout
         self.classnames, self.templates = list(classnames), list(templates)
         self.labels, self.ids = labels, list(ids)
         self._read, self._rows = read, np.arange(len(self.ids)) if rows is None else rows
@@ -81,8 +84,8 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def select(self, rows: np.ndarray) -> "ImageDataset":
         """The images of these rows, int64 [n], in this order."""
-        return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels[torch.from_numpy(rows)],
-                            [self.ids[row] for row in rows], self._read, self._rows[rows], self.verbatim)
+        return self._with(self.labels[torch.from_numpy(rows)], [self.ids[row] for row in rows], self._read,
+                          self._rows[rows])
 
     def first_classes(self, k: int) -> "ImageDataset":
         """The images of the first k classes, with their names only."""
@@ -92,5 +95,10 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def in_memory(self) -> "ImageDataset":
         """The same images, read once: for those that are drawn or decoded anew whenever they are read."""
-        return ImageDataset(self.name, self.split, self.classnames, self.templates, self.labels, self.ids,
-                            self.read(np.arange(len(self))).__getitem__, verbatim=self.verbatim)
+        return self._with(self.labels, self.ids, self.read(np.arange(len(self))).__getitem__)
+
+    def _with(self, labels: torch.Tensor, ids: Sequence[str], read: Reader,
+              rows: np.ndarray | None = None) -> "ImageDataset":
+        """Other images of the same dataset."""
+        return ImageDataset(self.name, self.split, self.classnames, self.templates, labels, ids, read, rows,
+                            self.verbatim, self.layout)

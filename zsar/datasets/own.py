@@ -37,7 +37,7 @@ def load_own(path: Path, split: str) -> ImageDataset:
     labels = torch.tensor([classnames.index(label) for label in found["label"]])
     ids = found["id"].tolist()
     return ImageDataset(str(path), split, [" ".join(name.replace("_", " ").split()) for name in classnames], TEMPLATES,
-                        labels, ids, Decoder([Path(file) for file in found["file"]], ids, "crop"))
+                        labels, ids, Decoder([Path(file) for file in found["file"]], ids, "crop"), layout="own")
 
 
 def _from_folder(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:

@@ -37,8 +37,8 @@ def pack(dataset: ImageDataset, folder: Path, about: dict | None = None,
          progress: Callable[[int], None] = lambda images: None) -> None:
     """Write ``dataset`` to ``folder``; what is there already, perhaps by another process, is replaced as a whole.
 
-    about: what ``read_packed`` is to find with it, beside its name, split, ids and labels. Raises OutputError, first of
-    all where the disk has too little room, and UnreadableImageError: what is packed is whole.
+    about: what ``read_packed`` is to find with it, beside its name, split, layout, ids and labels. Raises OutputError,
+    first of all where the disk has too little room, and UnreadableImageError: what is packed is whole.
     """
     size = dataset.read(np.array([0]))[0].nbytes * len(dataset)
     try:
@@ -89,7 +89,7 @@ def _write(dataset: ImageDataset, folder: Path, about: dict, progress: Callable[
                 np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             file.write(np.ascontiguousarray(chunk).data)
             progress(len(rows))
-    record = {**about, "name": dataset.name, "split": dataset.split, "ids": dataset.ids,
+    record = {**about, "name": dataset.name, "split": dataset.split, "layout": dataset.layout, "ids": dataset.ids,
               "labels": dataset.labels.tolist()}
     (folder / ABOUT).write_text(json.dumps(record), encoding="utf-8")
 
@@ -105,6 +105,7 @@ def read_packed(folder: Path, about: dict | None = None) -> tuple[dict, PackedRe
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         shape = np.load(folder / IMAGES, mmap_mode="r").shape
         whole = shape[0] == len(found["ids"]) == len(found["labels"])
+        found.setdefault("layout", "unknown")  # copies that older versions wrote do not say it
     except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
         raise DatasetError(f"cannot read the packed images in {folder} ({error}): delete that folder") from error
     if not whole:

@@ -41,8 +41,9 @@ def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool
     texts, expected = manifest.protocols[protocol], expected_images(manifest, split, protocol)
     if packed and (found := read_packed(packed_folder(root, name, split), packed_as(manifest, split))):
         ids, labels, read = found[0]["ids"], np.array(found[0]["labels"], np.int64), found[1]
+        layout = found[0]["layout"]
     else:
-        listing = find_listing(manifest, split, root)
+        layout, listing = find_listing(manifest, split, root)
         ids, labels = listing.ids, listing.labels
         read = Decoder(listing.encoded, ids, manifest.transform, manifest.size)
     if len(ids) != expected and not partial:
@@ -50,7 +51,7 @@ def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool
             f"in {root}: python -m zsar data verify {name} says what is missing"
         raise DatasetError(f"{name} {split}: found {len(ids):,} images, expected {expected:,}, {where}")
     return ImageDataset(name, split, texts.classnames, texts.templates, torch.from_numpy(labels), ids, read,
-                        verbatim=True)
+                        verbatim=True, layout=layout)
 
 
 def packed_as(manifest: Manifest, split: str) -> dict:
@@ -64,15 +65,16 @@ def expected_images(manifest: Manifest, split: str, protocol: str = "tecoa16") -
     return manifest.protocols[protocol].images if split == "test" else manifest.train_images
 
 
-def find_listing(manifest: Manifest, split: str, root: Path) -> Listing:
-    """The images of a split in the layout that they are published in, or else as shards below ``parquet`` or ``wds``.
+def find_listing(manifest: Manifest, split: str, root: Path) -> tuple[str, Listing]:
+    """The layout that a split is there in, and its images: ``files``, as they are published, or else shards below the
+    folder ``parquet`` or ``wds``.
 
     Raises DatasetError.
     """
     try:
-        return READERS[manifest.name](root, split, manifest.annotated)
+        return "files", READERS[manifest.name](root, split, manifest.annotated)
     except MissingDatasetError:  # files that are there but not whole are never passed over in silence
         for kind, read in SHARDS.items():
             if os.path.isdir(folder := root / kind / manifest.name):  # Path.is_dir raises in a closed folder
-                return read(folder, split, manifest.annotated)
+                return kind, read(folder, split, manifest.annotated)
         raise

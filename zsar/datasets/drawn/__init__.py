@@ -70,4 +70,4 @@ def load_drawn(name: str, split: str) -> ImageDataset:
 
     labels = torch.arange(n) % len(task.classnames)
     return ImageDataset(name, split, task.classnames, task.templates, labels, [f"{split}-{i:05d}" for i in range(n)],
-                        partial(_read, name, split))
+                        partial(_read, name, split), layout="drawn")
