@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("zsar.data", "the sixteen real datasets: list, fetch, verify, show, pack"),
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
+    "reproduce": ("zsar.reproduce", "methods x datasets x attacks x seeds: the whole table, resumable"),
     "pretrain-drawn": ("zsar.pretrain", "train the drawn CLIP again"),
 }
 

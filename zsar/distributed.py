@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 TIMEOUT = timedelta(hours=2)  # a rank may wait for another that evaluates or decodes
 _store: dist.Store | None = None
+_alone: dict[str, int] = {}  # the numbers of ``count`` where there is one rank
 
 
 def is_launched() -> bool:
@@ -65,3 +66,11 @@ def wait_for_all() -> None:
     """Return when every rank is here."""
     if _store is not None:
         dist.all_reduce(torch.zeros(1))  # on the CPU, whatever the ranks compute on
+
+
+def count(what: str, amount: int) -> int:
+    """Add to a number that all ranks share, and return what it is then."""
+    if _store is None:
+        _alone[what] = _alone.get(what, 0) + amount
+        return _alone[what]
+    return _store.add(f"zsar/count/{what}", amount)

@@ -133,7 +133,7 @@ def _original(device: str | None) -> Clip:
 
 
 @cache
-def _source(kind: str, images: int) -> tuple[ImageDataset, ImageDataset]:
+def source_images(kind: str, images: int) -> tuple[ImageDataset, ImageDataset]:
     """Training pictures and held-out ones, in memory, where the jobs of a process share them."""
     train, held_out = load_dataset("DrawnImageNet", "train").hold_out(HELD_OUT)
     if kind == "objects":
@@ -142,7 +142,7 @@ def _source(kind: str, images: int) -> tuple[ImageDataset, ImageDataset]:
 
 
 def _trainer(cell: Cell, recipe: Recipe, device: str | None) -> Trainer:
-    train, held_out = _source(cell.source, cell.train_images)
+    train, held_out = source_images(cell.source, cell.train_images)
     return Trainer(_original(device), train, cell.loss, cell.method, recipe, held_out=held_out)
 
 
@@ -151,7 +151,7 @@ def search_rate(cell: Cell, out: Path, device: str | None) -> None:
     cell = Cell(cell.loss, cell.method, 0)
     start, recipe = time.monotonic(), replace(cell.recipe(), steps=RATE_STEPS, warmup=RATE_STEPS // 10)
     centre, tried = recipe.rate(cell.method), []
-    labels = _source(cell.source, cell.train_images)[1].labels.tolist()
+    labels = source_images(cell.source, cell.train_images)[1].labels.tolist()
     chance = 100 * Counter(labels).most_common(1)[0][1] / len(labels)
 
     def attempt(exponent: float) -> None:

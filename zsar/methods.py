@@ -120,6 +120,15 @@ def prompt_sizes(clip: Clip) -> dict[str, int]:
     return sizes | ({"tokens": len(prompts["token"].tokens)} if "token" in prompts else {})
 
 
+def is_adapted(path: str | Path) -> bool:
+    """Whether ``save_adapted`` wrote a file, rather than weights of another kind."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return "zsar" in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
 def load_adapted(path: str | Path, original: Clip) -> Clip:
     """The CLIP that ``save_adapted`` wrote, frozen: ``original`` with the adapted weights and prompts.
 

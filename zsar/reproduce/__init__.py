@@ -1,0 +1,85 @@
+"""The whole table, methods x datasets x attacks x seeds, by one command that can be killed: ``zsar reproduce``.
+
+What is measured is kept in a store (``zsar.results``), every image's answer once; what is adapted, in folders beside
+it. The same line goes on where it was, on one processor or, under ``torchrun``, on many.
+"""
+
+import argparse
+from pathlib import Path
+
+from zsar import distributed
+from zsar.clip import load_clip
+from zsar.errors import ZsarError
+from zsar.evaluate import add_data_arguments, add_model_arguments
+from zsar.outputs import writable_file, write_json
+from zsar.profiles import METHODS
+from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
+from zsar.reproduce.run import Inventory, Progress, check_source, measure, say
+from zsar.results import Key, Store, provenance
+from zsar.results.tables import rows, wide
+
+__all__ = ["Method", "Plan", "add_arguments", "make_plan", "parse_method", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``python -m zsar reproduce``."""
+    add_model_arguments(parser)
+    parser.add_argument("--methods", metavar="NAME,...", help="clip, LOSS:METHOD as adapt spells them, LOSS:finetune@W "
+                        f"(W of the way from the original), NAME=FILE of weights (default: {','.join(METHODS)})")
+    parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
+                        help="names, or places of your own (default: the profile's); what is missing is left out")
+    parser.add_argument("--attacks", metavar="NAME,...", help="none, fgsm, pgd-STEPS[-worst][@EPS[:ALPHA]] in grey "
+                        "levels, such as none,pgd-20,pgd-100@1:1 (default: the profile's)")
+    parser.add_argument("--seeds", metavar="N,...", help="of adaptations and random starts (default: 0)")
+    parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
+    parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
+    parser.add_argument("--training-steps", type=int, metavar="N", help="updates of every adaptation (default: the "
+                        "recipe's)")
+    parser.add_argument("--fresh", action="store_true", help="train anew what comes with the package")
+    parser.add_argument("--out", metavar="DIR", help="folder of the store, adaptations and report (default: "
+                        "reproduction-PROFILE); what is there is not computed again")
+    parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and stop")
+    add_data_arguments(parser)
+    parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
+    parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Reproduce as the command line says; returns the table."""
+    with distributed.ranks():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> str:
+    plan = make_plan(args)
+    out, file = Path(args.out or f"reproduction-{plan.profile.name}"), writable_file(args.json) if args.json else None
+    store = None if args.dry_run and not out.exists() else Store(out, write=not args.dry_run)
+    original = load_clip(plan.model, pretrained=plan.pretrained, device=distributed.rank_device(args.device))
+    inventory = Inventory(plan, original, store, out, args)
+    if args.dry_run:
+        return str(inventory)
+    say(str(inventory))
+    check_source(inventory, args)
+    failed = measure(plan, original, store, args, Progress(*inventory.image_steps()))
+    distributed.wait_for_all()
+    if distributed.rank():
+        return ""
+    return _report(plan, Inventory(plan, original, store, out, args), failed, file)
+
+
+def _report(plan: Plan, inventory: Inventory, failed: dict[str, str], file: Path | None) -> str:
+    """Write what was asked for. Raises ZsarError, at the end, where something of the plan could not be measured."""
+    store = inventory.store
+    wanted = {key.id for key, _ in inventory.done()}
+    found = rows(header for header in store.headers() if Key(**header["key"]).id in wanted)
+    if file:
+        write_json(file, {"rows": found, "settings": plan.settings, "failed": failed,
+                          "provenance": provenance(inventory.subjects[0].clip)})
+    tables = [f"{kind} %\n" + wide(found, kind, [method.name for method in plan.methods],
+                                   [dataset.name for dataset in plan.datasets]).round(1).to_string()
+              for kind in ("clean", "robust") if any(kind in row for row in found)]
+    if failed or len(wanted) < inventory.cells:
+        say("\n\n".join(tables))
+        raise ZsarError(f"{inventory.cells - len(wanted)} of {inventory.cells} cells are missing"
+                        + "".join(f"; {name}: {why}" for name, why in failed.items()) + "; run the same line again")
+    return "\n\n".join(tables)

@@ -1,0 +1,69 @@
+"""The models of a reproduction: the original, adaptations as they were shipped or trained before, or trained now."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from zsar import distributed
+from zsar.adapt import adapt
+from zsar.cells import Subject
+from zsar.clip import Clip, load_clip
+from zsar.datasets import ImageDataset, load_dataset
+from zsar.grid import Cell, source_images
+from zsar.methods import interpolate, is_adapted, load_adapted
+from zsar.paths import data_path
+from zsar.recipes import Recipe
+from zsar.reproduce.plan import Method, Plan
+from zsar.results.cell import digest_of
+from zsar.trainer import ADAPTED
+
+
+def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path, args: argparse.Namespace) -> Subject:
+    """The model of a row, trained if it has to be. Raises DivergenceError, CheckpointError, what ``adapt`` raises."""
+    if method.loss is None:
+        clip, settings = original, {}
+        if method.file:
+            clip, settings = _from_file(plan, original, method.file), {"file": Path(method.file).name}
+        return Subject(clip, clip.digest, method.adaptation, seed, settings)
+    recipe, path = plan.recipe(method, seed), find_adapted(plan, original, method, seed, out)
+    if path is None:
+        source, held_out = training_images(plan, recipe, args)
+        folder = adapted_folder(plan, original, method, seed, out)
+        adapt(original, source, loss=method.loss, method=method.method, recipe=recipe, out=folder, held_out=held_out,
+              workers=args.workers, strict=args.strict)
+        distributed.wait_for_all()  # for the rank that writes the file
+        path = folder / ADAPTED
+    clip, settings = load_adapted(path, original), {"loss": method.loss, "method": method.method, **asdict(recipe)}
+    if method.weight < 1:
+        clip, settings = interpolate(original, clip, method.weight), settings | {"weight": method.weight}
+    return Subject(clip, clip.digest, method.adaptation, seed, settings)
+
+
+def _from_file(plan: Plan, original: Clip, file: str) -> Clip:
+    """An adapted CLIP of this package, or weights that ``load_clip`` reads, such as those of TeCoA and FARE."""
+    if is_adapted(file):
+        return load_adapted(file, original)
+    return load_clip(plan.model, pretrained=file, device=original.device)
+
+
+def training_images(plan: Plan, recipe: Recipe, args: argparse.Namespace) -> tuple[ImageDataset, ImageDataset]:
+    """The source's training images and those held out. Raises DatasetError."""
+    if plan.profile.name == "drawn":
+        return source_images("all", Cell("tecoa", "finetune", 0).train_images)
+    return load_dataset(plan.profile.source, "train", args.root, args.protocol).hold_out(recipe.held_out)
+
+
+def adapted_folder(plan: Plan, original: Clip, method: Method, seed: int, out: Path) -> Path:
+    """Where a method is trained; its name tells trainings with different settings apart."""
+    told = digest_of([original.digest, plan.profile.source, asdict(plan.recipe(method, seed))])
+    return out / "adapted" / f"{method.loss}_{method.method}_seed-{seed}_{told[:8]}"
+
+
+def find_adapted(plan: Plan, original: Clip, method: Method, seed: int, out: Path) -> Path | None:
+    """The file of adapted weights that were trained before or come with the package; None: they have to be trained."""
+    trained = adapted_folder(plan, original, method, seed, out) / ADAPTED
+    if trained.exists():
+        return trained
+    shipped = data_path("drawn", "adapted", f"{method.loss}_{method.method}_seed-{seed}.safetensors")
+    wanted = original.name == "drawn" and plan.profile.name == "drawn" and not plan.fresh and not plan.training_steps
+    return shipped if wanted and shipped.exists() else None

@@ -1,0 +1,127 @@
+"""Measuring what a plan asks for: adaptations, then cells, with a bar, an estimate, and nothing lost."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zsar import distributed
+from zsar.cells import evaluate_cells, task_of
+from zsar.clip import Clip
+from zsar.errors import DivergenceError, UnreadableImageError
+from zsar.evaluate import Answers, Room
+from zsar.reproduce.models import find_adapted, get_subject, training_images
+from zsar.reproduce.plan import Plan, cost
+from zsar.results import Key, Store
+
+#: What an update costs beside a step of its attack, which needs no gradients of weights: forward and twice backward.
+UPDATE = 1.5
+
+
+def say(text: str) -> None:
+    """A line on the terminal, above the bar, from one rank."""
+    if distributed.rank() == 0:
+        tqdm.write(text, file=sys.stderr)
+
+
+class Inventory:
+    """What of a plan is there: keys of cells by method and seed, for those models that exist already."""
+
+    def __init__(self, plan: Plan, original: Clip, store: Store | None, out: Path, args: argparse.Namespace):
+        self.plan, self.store = plan, store
+        self.to_train = [(method, seed) for method, seed in plan.adaptations
+                         if find_adapted(plan, original, method, seed, out) is None]
+        missing = {(method.loss, method.method, seed) for method, seed in self.to_train}
+        self.subjects = [get_subject(plan, original, method, seed, out, args) for seed in plan.seeds
+                         for method in plan.methods if (method.loss, method.method, seed) not in missing]
+        self.tasks = [task_of(dataset) for dataset in plan.datasets]
+
+    @property
+    def cells(self) -> int:
+        """How many cells the plan has."""
+        plan = self.plan
+        return len(plan.methods) * len(plan.datasets) * len(plan.attacks) * len(plan.seeds)
+
+    def keys(self) -> list[tuple[Key, dict]]:
+        """Keys and attacks of the cells whose models exist."""
+        return [(subject.key(task, attack), attack) for subject in self.subjects for task in self.tasks
+                for attack in self.plan.attacks]
+
+    def done(self) -> list[tuple[Key, dict]]:
+        """Those that are in the store."""
+        return [(key, attack) for key, attack in self.keys() if self.store and self.store.has(key)]
+
+    def image_steps(self) -> tuple[int, int]:
+        """Steps that are left: of evaluation, at most, and those of training, in steps of the same cost."""
+        images = {task.digest: len(task.ids) for task in self.tasks}
+        whole = len(self.plan.methods) * len(self.plan.seeds) * sum(images.values())
+        left = whole * sum(map(cost, self.plan.attacks)) - sum(images[key.task] * cost(attack)
+                                                               for key, attack in self.done())
+        recipes = [self.plan.recipe(method, seed) for method, seed in self.to_train]
+        training = sum(recipe.steps * recipe.batch * (recipe.attack_steps * (recipe.eps_255 > 0) + UPDATE)
+                       for recipe in recipes)
+        return left, round(training)
+
+    def __str__(self) -> str:
+        plan, (testing, training) = self.plan, self.image_steps()
+        images, there = sum(map(len, plan.datasets)), len(plan.adaptations) - len(self.to_train)
+        names = [f"{method.loss}:{method.method} (seed {seed})" for method, seed in self.to_train]
+        lines = [f"{len(plan.methods)} methods x {len(plan.datasets)} datasets ({images:,} images) x "
+                 f"{len(plan.attacks)} attacks x {len(plan.seeds)} seeds: {self.cells:,} cells, "
+                 f"{len(self.done()):,} done",
+                 f"{len(plan.adaptations)} adaptations, {there} there{', to train: ' * bool(names)}{', '.join(names)}",
+                 f"left: at most {testing:,} image-steps of evaluation, about {training:,} of training"]
+        if plan.missing:
+            lines.append(f"not on this machine, and left out: {', '.join(plan.missing)}")
+        return "\n".join(lines)
+
+
+class Progress:
+    """The bar: steps of images that all ranks have done, and after the first batch how long the rest will take."""
+
+    def __init__(self, left: int, training: int):
+        self.left, self.training, self.passes, self.seconds, self.told = left, training, 0, 0.0, False
+        self.before = distributed.count("image-steps", 0)
+        self.bar = tqdm(total=left, unit="image-step", unit_scale=True, leave=False, disable=distributed.rank() > 0,
+                        desc="evaluating")
+
+    def __call__(self, attack: dict, images: int, answers: Answers | None) -> None:
+        self.bar.n = distributed.count("image-steps", images * cost(attack)) - self.before
+        self.bar.refresh()
+        if answers and attack["attack"] != "none":
+            self.passes, self.seconds = self.passes + answers.passes, self.seconds + answers.seconds
+            self.bar.set_postfix_str(f"{self.passes / self.seconds:,.0f} a second and rank")
+            if not self.told:
+                self.told, ranks = True, distributed.world_size()
+                minutes = (self.left + self.training) / (answers.passes / answers.seconds) / ranks / 60
+                say(f"measured on the first batch: {answers.passes / answers.seconds:,.0f} image-steps a second and "
+                    f"rank; with {ranks} ranks at most about {minutes:,.0f} minutes are left")
+
+
+def measure(plan: Plan, original: Clip, store: Store, args: argparse.Namespace, progress: Progress) -> dict[str, str]:
+    """Train what is missing and fill all cells; what failed, by name: a training that diverged, images unreadable."""
+    failed, room = {}, Room(original.device)
+    for seed in plan.seeds:
+        for method in plan.methods:
+            try:
+                subject = get_subject(plan, original, method, seed, store.folder, args)
+            except DivergenceError as error:
+                failed[f"{method.name}, seed {seed}"] = str(error)
+                continue
+            progress.bar.set_description(method.name)
+            for dataset in plan.datasets:
+                try:
+                    evaluate_cells(subject, dataset, plan.attacks, store, room=room, workers=args.workers,
+                                   strict=args.strict, progress=progress)
+                except UnreadableImageError as error:
+                    if args.strict:
+                        raise
+                    failed[f"{method.name} on {dataset.name}"] = str(error)
+    return failed
+
+
+def check_source(inventory: Inventory, args: argparse.Namespace) -> None:
+    """Raise DatasetError where something has to be trained and there is nothing to train on."""
+    for method, seed in inventory.to_train[:1]:
+        training_images(inventory.plan, inventory.plan.recipe(method, seed), args)
