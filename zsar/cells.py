@@ -57,7 +57,7 @@ def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[di
     task = task_of(dataset)
     store.add_task(task)
     clip, cells = subject.clip, {subject.key(task, attack): attack for attack in attacks}
-    missing = {key: attack for key, attack in cells.items() if not store.find(key)}
+    missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store)}
     units = unit_rows(len(dataset), clip.device)
     for key in missing:
         store.all_units(key)  # for its look at what is there: parts that were damaged are computed again
@@ -78,7 +78,9 @@ def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[di
             store.write_unit(key, _unit(rows, batch, found, dataset.ids))
             progress(attack, len(rows), found)
     for key, attack in missing.items():
-        complete(key, attack, subject, store, room)
+        if units := store.all_units(key):
+            _complete(key, units, {"attack": attack, "adaptation": subject.settings},
+                      {"micro_batch": room.size, **provenance(clip)}, store)
 
 
 def _answers(classifier: ZeroShotClassifier, attack: dict, batch: Batch, seeds: torch.Tensor,
@@ -96,17 +98,31 @@ def _unit(rows: torch.Tensor, batch: Batch, found: Answers | None, ids: Sequence
     return Unit(int(rows[0]), predictions, {ids[row]: why for row, why in batch.unreadable.items()}, run)
 
 
-def complete(key: Key, attack: dict, subject: Subject, store: Store, room: Room) -> bool:
-    """Make a cell of its units, if they are all there; whether the cell is there now.
+def _found(key: Key, dataset: ImageDataset, store: Store) -> bool:
+    """Whether a cell is there, and holds all that can be read today: images may have been mended since."""
+    cell = store.find(key)
+    if not cell or not cell.unreadable:
+        return cell is not None
+    rows = [row for row, name in enumerate(dataset.ids) if name in cell.unreadable]
+    if all(_is_unreadable(dataset, row) for row in rows):
+        return True
+    store.drop(key)
+    return False
 
-    Raises UnreadableImageError where none of its images can be read; its units are dropped then.
-    """
-    units = store.all_units(key)
-    if units and all((unit.predictions == UNREADABLE).all() for unit in units):
-        store.drop_units(key)
-        raise UnreadableImageError(f"none of the images of {key.dataset} can be read, e.g. "
-                                   f"{next(iter(units[0].unreadable.values()))}")
-    if units:
-        about = {"attack": attack, "adaptation": subject.settings}
-        store.compose(key, units, about, {"micro_batch": room.size, **provenance(subject.clip)})
-    return bool(units) or store.has(key)
+
+def _is_unreadable(dataset: ImageDataset, row: int) -> bool:
+    try:
+        dataset.read(np.array([row]))
+    except UnreadableImageError:
+        return True
+    return False
+
+
+def _complete(key: Key, units: Sequence[Unit], about: dict, run: dict, store: Store) -> None:
+    """Make a cell of its units. Raises UnreadableImageError where they hold no answer; they are dropped then."""
+    if any((unit.predictions != UNREADABLE).any() for unit in units):
+        store.compose(key, units, about, run)
+        return
+    store.drop(key)
+    raise UnreadableImageError(f"none of the images of {key.dataset} can be read, e.g. "
+                               f"{next(iter(units[0].unreadable.values()))}")

@@ -49,7 +49,7 @@ def _from_file(plan: Plan, original: Clip, file: str) -> Clip:
 def training_images(plan: Plan, recipe: Recipe, args: argparse.Namespace) -> tuple[ImageDataset, ImageDataset]:
     """The source's training images and those held out. Raises DatasetError."""
     if plan.profile.name == "drawn":
-        return source_images("all", Cell("tecoa", "finetune", 0).train_images)
+        return source_images("all", min(Cell("tecoa", "finetune", 0).train_images, recipe.steps * recipe.batch))
     return load_dataset(plan.profile.source, "train", args.root, args.protocol).hold_out(recipe.held_out)
 
 

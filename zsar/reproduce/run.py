@@ -81,22 +81,33 @@ class Progress:
     """The bar: steps of images that all ranks have done, and after the first batch how long the rest will take."""
 
     def __init__(self, left: int, training: int):
-        self.left, self.training, self.passes, self.seconds, self.told = left, training, 0, 0.0, False
-        self.before = distributed.count("image-steps", 0)
-        self.bar = tqdm(total=left, unit="image-step", unit_scale=True, leave=False, disable=distributed.rank() > 0,
-                        desc="evaluating")
+        self.left, self.training, self.passes, self.seconds = left, training, 0, 0.0
+        self.before = self.done = distributed.count("image-steps", 0)
+        self.bar = tqdm(total=left, unit="image-step", unit_scale=True, leave=False,
+                        disable=True if distributed.rank() else None)  # None: where there is no terminal
 
     def __call__(self, attack: dict, images: int, answers: Answers | None) -> None:
-        self.bar.n = distributed.count("image-steps", images * cost(attack)) - self.before
-        self.bar.refresh()
+        self.done = distributed.count("image-steps", images * cost(attack))
+        self.bar.update(self.done - self.before - self.bar.n)
         if answers and attack["attack"] != "none":
-            self.passes, self.seconds = self.passes + answers.passes, self.seconds + answers.seconds
-            self.bar.set_postfix_str(f"{self.passes / self.seconds:,.0f} a second and rank")
-            if not self.told:
-                self.told, ranks = True, distributed.world_size()
-                minutes = (self.left + self.training) / (answers.passes / answers.seconds) / ranks / 60
-                say(f"measured on the first batch: {answers.passes / answers.seconds:,.0f} image-steps a second and "
-                    f"rank; with {ranks} ranks at most about {minutes:,.0f} minutes are left")
+            first, self.passes, self.seconds = not self.passes, self.passes + answers.passes, \
+                self.seconds + answers.seconds
+            self.bar.set_postfix_str(f"{self.rate:,.0f} a second and rank")
+            if first:
+                ranks = distributed.world_size()
+                minutes = (self.left + self.training) / self.rate / ranks / 60
+                say(f"measured on the first batch: {self.rate:,.0f} image-steps a second and rank; at most about "
+                    f"{minutes:,.0f} minutes are left ({ranks} ranks)")
+
+    @property
+    def rate(self) -> float:
+        """Images that an attack of this rank shows its model in a second."""
+        return self.passes / self.seconds if self.seconds else 0.0
+
+    def finish(self, name: str) -> None:
+        """Say how far it is after a method, for logs without a bar."""
+        share = 100 * (self.done - self.before) / self.left if self.left else 100
+        say(f"{name}: {share:.0f} % of the image-steps done, {self.rate:,.0f} a second and rank under attack")
 
 
 def measure(plan: Plan, original: Clip, store: Store, args: argparse.Namespace, progress: Progress) -> dict[str, str]:
@@ -118,6 +129,8 @@ def measure(plan: Plan, original: Clip, store: Store, args: argparse.Namespace, 
                     if args.strict:
                         raise
                     failed[f"{method.name} on {dataset.name}"] = str(error)
+            progress.finish(f"{method.name}, seed {seed}")
+    progress.bar.close()
     return failed
 
 

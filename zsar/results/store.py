@@ -155,6 +155,11 @@ class Store:
         whole = ends[-1] == len(self.task(key.task).ids) and ends[:-1] == [unit.first for unit in found]
         return found if whole else []
 
+    def drop(self, key: Key) -> None:
+        """Forget a cell and its parts."""
+        (self.folder / "cells" / key.path).unlink(missing_ok=True)
+        self.drop_units(key)
+
     def drop_units(self, key: Key) -> None:
         """Forget the parts of a cell."""
         shutil.rmtree(self.folder / "units" / key.id, ignore_errors=True)
