@@ -13,8 +13,8 @@ from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import METHODS
+from zsar.reproduce.engine import Inventory, Progress, check_source, measure, say
 from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
-from zsar.reproduce.run import Inventory, Progress, check_source, measure, say
 from zsar.results import Key, Store, provenance
 from zsar.results.tables import rows, wide
 
