@@ -307,5 +307,22 @@ def test_images_of_ones_own_are_verified_and_shown(capsys, tmp_path):
     assert zsar(capsys, "verify", place) == f"{place}: whole\n"
     assert "2 of 2 images" in zsar(capsys, "show", place, "--out", tmp_path) and (tmp_path / "mine.png").is_file()
     (tmp_path / "mine" / "cat" / "2.png").write_text("no image")
-    assert "1 of 1 datasets are not whole" in zsar(capsys, "verify", place, status=2)
-    assert "unknown dataset" in zsar(capsys, "pack", place, status=2)
+    assert "mend or delete what the lines above name" in zsar(capsys, "verify", place, status=2)
+    assert "cannot read the image cat/2.png" in zsar(capsys, "pack", place, "--root", tmp_path, status=2)
+    assert "is a place of your own: there is nothing to fetch" in zsar(capsys, "fetch", place, status=2)
+
+
+def test_images_of_ones_own_are_packed(capsys, tmp_path):
+    for split in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            Image.new("RGB", (30, 40), (90 * number, 0, 0)).save(tmp_path / "mine" / split / name / "1.png")
+    place, root = f"{tmp_path}/mine/", tmp_path / "root"
+    for split in ("train", "test"):
+        out = zsar(capsys, "pack", place, "--root", root, "--split", split)
+        assert out.startswith(f"{root}/packed/own-mine-") and f"-{split}: 0.00 GB" in out
+        files, packed = load_dataset(place, split, tmp_path / "none"), load_dataset(place, split, root)
+        assert files.decodes and not packed.decodes and packed.layout == "own" and packed.ids == files.ids
+        assert all(map(torch.equal, packed.stack(), files.stack()))
+    (tmp_path / "mine" / "test" / "cat" / "2.png").write_text("no image")
+    assert "mend or delete" in zsar(capsys, "verify", place, "--root", root, status=2)  # the files, not the copy

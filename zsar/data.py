@@ -17,8 +17,9 @@ from tqdm import tqdm
 from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset
 from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
-from zsar.datasets.packed import pack, read_packed
-from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as, packed_folder
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.packed import pack, packed_folder, read_packed
+from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
 from zsar.errors import DatasetError, MissingDatasetError, ZsarError, unknown_name
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; for "
-                                 "verify and show also a place, such as ./photos")
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen"
+                                 + "; or a place of your own, such as ./photos" * (name != "fetch"))
         return command
 
     task("list", list_datasets, "what is there").add_argument("--json", metavar="OUT", help="write it to this file")
@@ -60,7 +61,9 @@ def run(args: argparse.Namespace) -> str:
     if "names" in args:
         args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
         for name in args.names:
-            if name not in SIXTEEN and not (is_own(name) and args.task in ("verify", "show")):
+            if is_own(name) and args.task == "fetch":
+                raise DatasetError(f"{name} is a place of your own: there is nothing to fetch; name one of the sixteen")
+            if name not in SIXTEEN and not is_own(name):
                 raise unknown_name("dataset", name, SIXTEEN)
     return args.work(args)
 
@@ -195,8 +198,9 @@ def verify_datasets(args: argparse.Namespace) -> str:
     if not (broken := [name for name, (_, wrong) in findings.items() if wrong]):
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
-    raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; python -m zsar "
-                       "data fetch gets what is missing, a broken file has to be deleted first")
+    mend = "mend or delete what the lines above name" if all(map(is_own, broken)) else \
+        "python -m zsar data fetch gets what is missing, a broken file has to be deleted first"
+    raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; {mend}")
 
 
 def _read_as(layouts: dict[str, str]) -> str:
@@ -244,7 +248,7 @@ def _verify_split(manifest: Manifest, dataset: ImageDataset, expected: int, work
 
 def verify_own(place: str, splits: Sequence[str], workers: int = 0) -> list[str]:
     """What is wrong with images of one's own, one line each. Raises DatasetError where they cannot be listed."""
-    return [line for split in splits for line in unreadable(load_dataset(place, split), workers)]
+    return [line for split in splits for line in unreadable(load_own(Path(place).expanduser(), split), workers)]
 
 
 def unreadable(dataset: ImageDataset, workers: int) -> list[str]:
@@ -282,10 +286,15 @@ def pack_datasets(args: argparse.Namespace) -> str:
         raise unknown_name("split", args.split, SPLITS)
     lines = []
     for name in args.names:
-        dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
-        folder = packed_folder(args.root, name, args.split)
+        if is_own(name):
+            place = Path(name).expanduser()
+            folder, about = own_packed_folder(args.root, place, args.split), own_packed_as(place, args.split)
+            dataset = load_own(place, args.split)
+        else:
+            folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
+            dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
         with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-            pack(dataset, folder, packed_as(get_manifest(name), args.split), bar.update)
+            pack(dataset, folder, about, bar.update)
         size = sum(path.stat().st_size for path in folder.iterdir())
         lines.append(f"{folder}: {size / 1e9:.2f} GB")
     return "\n".join(lines)
