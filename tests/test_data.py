@@ -241,6 +241,27 @@ def test_fetch_takes_the_next_source_and_says_why(tmp_path, capsys, monkeypatch)
     assert out == "CIFAR10: archive: the host is gone\nCIFAR10: partial, 10 images\n"
 
 
+def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
+    asked, images = [], {("CIFAR10", "test"): 10, ("CIFAR10", "train"): 10, ("EuroSAT", "test"): 10}
+    monkeypatch.setattr(data, "expected_images", lambda manifest, split: images.get((manifest.name, split)))
+
+    def fetch(source, root, name, split, **how):
+        asked.append((name, split))
+        for part in ("test", "train") if split == "all" else (split,):
+            build_parquet(root / "parquet" / name, get_manifest(name).annotated, list(range(10)), part=part)
+        return ""
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path) == "CIFAR10: present, 10 images\n"
+    message = str(pytest.raises(DatasetError, load_dataset, "CIFAR10", "train", tmp_path).value)
+    assert "'data fetch CIFAR10 --split train' gets the rest" in message
+    assert zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "train") == (
+        "CIFAR10 train: present, 10 images\nEuroSAT: it has no train split, nothing to fetch\n")
+    out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")
+    assert out == "CIFAR10: present, nothing to do\nEuroSAT: present, 10 images\n"
+    assert asked == [("CIFAR10", "test"), ("CIFAR10", "train"), ("EuroSAT", "all")]
+
+
 def test_one_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
     def fetch(source, root, name, **how):
         if name != "DTD":

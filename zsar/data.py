@@ -42,11 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return command
 
     task("list", list_datasets, "what is there").add_argument("--json", metavar="OUT", help="write it to this file")
-    task("fetch", fetch_datasets, "download what is missing").add_argument(
-        "--yes", action="store_true", help="do not ask before more than 5 GB")
+    command = task("fetch", fetch_datasets, "download what is missing")
+    command.add_argument("--yes", action="store_true", help="do not ask before more than 5 GB")
+    command.add_argument("--split", choices=[*SPLITS[::-1], "all"], default="test",
+                         help="which shards of the hub: of test, which is evaluated on (default), train or all; "
+                         "archives of the original layouts always come whole")
     command = task("verify", verify_datasets, "compare checksums, count and decode every image")
     command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: none)")
-    command.add_argument("--split", choices=[*SPLITS, "all"], default="test",
+    command.add_argument("--split", choices=[*SPLITS[::-1], "all"], default="test",
                          help="test, which is evaluated on (default), train or all")
     task("show", show_datasets, "pictures with their prompts").add_argument(
         "--out", default="sheets", metavar="DIR", help="folder for a contact sheet a dataset (default: sheets)")
@@ -68,27 +71,27 @@ def run(args: argparse.Namespace) -> str:
     return args.work(args)
 
 
-def state(manifest: Manifest, root: Path) -> dict:
-    """How much of the evaluation split is there.
+def state(manifest: Manifest, root: Path, split: str = "test") -> dict:
+    """How much of a split is there.
 
     ``state``: ``present``, ``partial``, ``missing``, or ``needs you`` where it is missing and cannot be downloaded;
     ``found``: how many images; ``layout``: which ones ``load_dataset`` reads (None: none), those of a packed copy where
     there is one; ``why``: what the loader says where it is not present, and what is wrong with a packed copy;
     ``packed``: the packed splits.
     """
-    expected, found, layout, why, begun = expected_images(manifest, "test"), 0, None, "", True
+    expected, found, layout, why, begun = expected_images(manifest, split), 0, None, "", True
     try:
-        layout, listing = find_listing(manifest, "test", root)
+        layout, listing = find_listing(manifest, split, root)
         found = len(listing.ids)
     except DatasetError as error:
         why, begun = str(error), not isinstance(error, MissingDatasetError)
     # unlike that of pathlib, this isdir raises nothing in a folder that must not be read
-    packed = [split for split in ("train", "test") if os.path.isdir(packed_folder(root, manifest.name, split))]
+    packed = [part for part in SPLITS if os.path.isdir(packed_folder(root, manifest.name, part))]
     broken = []
-    for split in packed:
+    for part in packed:
         try:
-            about, _ = read_packed(packed_folder(root, manifest.name, split), packed_as(manifest, split))
-            if split == "test":
+            about, _ = read_packed(packed_folder(root, manifest.name, part), packed_as(manifest, part))
+            if part == split:
                 layout, copied = about["layout"], len(about["ids"])
                 if found and copied != found:
                     broken.append(f"the packed copy, which is read, has {copied:,} images, the {found:,} of its files "
@@ -161,13 +164,17 @@ def fetch_datasets(args: argparse.Namespace) -> str:
 
 def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
     """From the first source that can be had; the steps, where that one is done by hand. Raises DatasetError."""
-    lines, there = [], state(manifest, args.root)
-    if there["state"] == "present":
-        return [f"{manifest.name}: present, nothing to do" + (f" but: {there['why']}" if there["why"] else "")]
+    lines, splits = [], [split for split in _splits(args.split) if expected_images(manifest, split) is not None]
+    if not splits:
+        return [f"{manifest.name}: it has no {args.split} split, nothing to fetch"]
+    there = [state(manifest, args.root, split) for split in splits]
+    if all(split["state"] == "present" for split in there):
+        but = "; ".join(dict.fromkeys(split["why"] for split in there if split["why"]))
+        return [f"{manifest.name}: present, nothing to do" + (f" but: {but}" if but else "")]
     for source in manifest.sources:
         try:
             with tqdm(unit="B", unit_scale=True, desc=manifest.name, leave=False) as bar:
-                by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update,
+                by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update, split=args.split,
                                 agreed=lambda size: args.yes or _ask(manifest.name, size))
         except DatasetError as error:
             lines.append(f"{source.kind}: {error}")
@@ -175,9 +182,19 @@ def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
         lines = [f"{manifest.name}: {line}" for line in lines]
         if by_hand:
             return [*lines, f"{manifest.name} has to be fetched by hand, into {args.root}:", by_hand]
-        there = state(manifest, args.root)
-        return [*lines, f"{manifest.name}: {there['state']}, {there['found']:,} images {there['why']}".rstrip()]
+        return lines + [_fetched(manifest, split, args.root) for split in splits]
     raise DatasetError("; ".join(lines))
+
+
+def _splits(asked_for: str) -> tuple[str, ...]:
+    """The splits that ``--split`` means, the one that is evaluated on first."""
+    return SPLITS[::-1] if asked_for == "all" else (asked_for,)
+
+
+def _fetched(manifest: Manifest, split: str, root: Path) -> str:
+    """What is there of a split after a download."""
+    there, name = state(manifest, root, split), manifest.name + " train" * (split == "train")
+    return f"{name}: {there['state']}, {there['found']:,} images {there['why']}".rstrip()
 
 
 def _ask(name: str, size: int) -> bool:
@@ -189,7 +206,7 @@ def _ask(name: str, size: int) -> bool:
 
 def verify_datasets(args: argparse.Namespace) -> str:
     """Compare, count and decode. Raises DatasetError, after a line a finding, where a dataset is not whole."""
-    splits = SPLITS[::-1] if args.split == "all" else (args.split,)
+    splits = _splits(args.split)
     findings, failed = _each(args.names, lambda name: ({}, verify_own(name, splits, args.workers)) if is_own(name) else
                              verify(get_manifest(name), args.root, args.workers, splits))
     findings |= {name: ({}, [why]) for name, why in failed.items()}
