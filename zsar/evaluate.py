@@ -178,7 +178,8 @@ def table(record: dict) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar evaluate``."""
     add_model_arguments(parser)
-    parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, on top of the model")
+    parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, or a checkpoint of the "
+                        "prompts of Mao et al., on top of the model")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
     parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
