@@ -85,7 +85,7 @@ def test_verify_counts(root, capsys):
     both = data.verify(get_manifest("CIFAR10"), root, splits=("test", "train"))
     assert both == ({"test": "files", "train": "files"}, [*found, "train: found 10 images, expected 50,000"])
     layouts, missing = data.verify(get_manifest("Food101"), root, splits=("test", "train"))
-    assert layouts == {} and len(missing) == 1 and "there is no food-101/" in missing[0]
+    assert layouts == {} and len(missing) == 1 and missing[0].startswith("there is no food-101/")
 
 
 def test_a_training_split_is_looked_at_when_asked_for(whole, capsys, monkeypatch, tmp_path):
@@ -213,6 +213,15 @@ def test_what_is_not_whole_is_packed_only_when_asked(root, capsys):
     assert "found 10 images, expected 10,000" in zsar(capsys, "pack", "CIFAR10", "--root", root, status=2)
 
 
+def test_one_that_cannot_be_packed_or_shown_does_not_stop_the_others(root, whole, capsys, tmp_path):
+    for task, what, more in (("pack", "packed", ["--partial"]), ("show", "shown", ["--out", str(tmp_path)])):
+        assert cli.main(["data", task, "Food101", "EuroSAT", "--root", str(root), *more]) == 2
+        captured = capsys.readouterr()
+        assert "EuroSAT" in captured.out and "Food101: there is no food-101/" in captured.out
+        assert f"1 of 2 datasets cannot be {what}: Food101; the lines above say why" in captured.err
+    shutil.rmtree(root / "packed")
+
+
 def test_show_writes_a_sheet(root, capsys, tmp_path):
     out = zsar(capsys, "show", "OxfordPets", "--root", root, "--out", tmp_path / "sheets")
     image = Image.open(tmp_path / "sheets" / "OxfordPets.png")
@@ -309,8 +318,11 @@ def test_without_a_terminal_no_large_download_begins(monkeypatch):
 @pytest.mark.parametrize(("words", "message"), [
     (["verify", "CIFAR"], "unknown dataset 'CIFAR': did you mean"), (["fetch"], "required: NAME"), ([], "required"),
     (["pack", "CIFAR10", "--split", "val"], "unknown split 'val': expected one of test, train"),
-    (["vrify", "CIFAR10"], "invalid choice: 'vrify'")])
-def test_bad_input(words, message, tmp_path, capsys):
+    (["vrify", "CIFAR10"], "invalid choice: 'vrify'"),
+    (["pack", "photos"], "unknown dataset 'photos': expected ./photos if that folder or file is meant")])
+def test_bad_input(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     assert message in zsar(capsys, *words, *(["--root", tmp_path] if len(words) > 1 else []), status=2)
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as F
 from zsar.datasets import load_dataset
 from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
 from zsar.datasets.packed import pack
-from zsar.errors import DatasetError, UnreadableImageError
+from zsar.errors import DatasetError, UnknownNameError, UnreadableImageError
 
 
 def save(path, seed=0, size=(30, 50)):
@@ -114,7 +114,8 @@ def test_a_packed_copy_is_used_until_something_changes(change, folder, tmp_path,
     assert not packed.decodes and packed.ids == files.ids and all(map(torch.equal, packed.stack(), files.stack()))
     assert not recwarn
     change(folder)
-    with pytest.warns(UserWarning, match=f"own-pets-.* is stale.* not used: pack again with .* data pack {folder}$"):
+    with pytest.warns(UserWarning, match=f"own-pets-.* is stale.* not used: pack again with python -m "
+                                          f"zsar data pack {folder} --split test --root {root}$"):
         stale = load_dataset(str(folder), root=root)
     changed = load_own(folder, "test")
     assert stale.decodes and stale.ids == changed.ids and all(map(torch.equal, stale.stack(), changed.stack()))
@@ -131,7 +132,7 @@ def test_a_csv_file_whose_labels_change_makes_its_copy_stale(folder, tmp_path):
     place.write_text(rows.format("dog"))  # of the other split, the classes are as they were
     assert not load_dataset(str(place), "train", root).decodes
     place.write_text(rows.format("cow"))
-    with pytest.warns(UserWarning, match="list.csv --split train$"):
+    with pytest.warns(UserWarning, match=f"list.csv --split train --root {root}$"):
         assert load_dataset(str(place), "train", root).decodes
 
 
@@ -159,6 +160,14 @@ def test_a_broken_copy_is_said(folder, tmp_path):
     (own_packed_folder(tmp_path, folder, "test") / "about.json").write_text("{")
     with pytest.raises(DatasetError, match="cannot read the packed images .* delete that folder"):
         load_dataset(str(folder), root=tmp_path)
+
+
+def test_a_place_is_written_with_a_slash(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(UnknownNameError, match="unknown dataset 'pets': expected ./pets if that folder"):
+        load_dataset("pets")
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        load_dataset("OxfordPet")
 
 
 def test_places_that_do_not_do(folder, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset
+from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset, unknown_dataset
 from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
 from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> str:
             if is_own(name) and args.task == "fetch":
                 raise DatasetError(f"{name} is a place of your own: there is nothing to fetch; name one of the sixteen")
             if name not in SIXTEEN and not is_own(name):
-                raise unknown_name("dataset", name, SIXTEEN)
+                raise unknown_dataset(name, SIXTEEN)
     return args.work(args)
 
 
@@ -84,7 +84,7 @@ def state(manifest: Manifest, root: Path, split: str = "test") -> dict:
         layout, listing = find_listing(manifest, split, root)
         found = len(listing.ids)
     except DatasetError as error:
-        why, begun = str(error), not isinstance(error, MissingDatasetError)
+        why, begun = _without(manifest.name, error), not isinstance(error, MissingDatasetError)
     # unlike that of pathlib, this isdir raises nothing in a folder that must not be read
     packed = [part for part in SPLITS if os.path.isdir(packed_folder(root, manifest.name, part))]
     broken = []
@@ -106,6 +106,11 @@ def state(manifest: Manifest, root: Path, split: str = "test") -> dict:
     return {"state": found_state, "found": found, "layout": layout, "why": why, "packed": packed}
 
 
+def _without(name: str, error: ZsarError) -> str:
+    """What an error says, for a line that begins with the name of the dataset already."""
+    return str(error).removeprefix(f"{name}: ")
+
+
 def list_datasets(args: argparse.Namespace) -> str:
     """A row a dataset: images, classes, size, licence, and what of it is there."""
     rows, failed = _each(SIXTEEN, lambda name: _row(get_manifest(name), args.root))
@@ -114,7 +119,7 @@ def list_datasets(args: argparse.Namespace) -> str:
         write_json(writable_file(args.json), {"root": str(args.root), "datasets": rows})
     lines = [_table(rows)] if rows else []
     begun = [row for row in rows if row["state"] in ("present", "partial")]
-    lines += [f"{row['dataset']}: {row['why'].removeprefix(row['dataset'] + ': ')}" for row in begun if row["why"]]
+    lines += [f"{row['dataset']}: {row['why']}" for row in begun if row["why"]]
     there = Counter(row["state"] for row in rows)
     lines.append(f"{args.root}: {', '.join(f'{n} {what}' for what, n in there.items())}")
     return _finish(lines, failed, SIXTEEN, "cannot be listed")
@@ -144,7 +149,7 @@ def _each(names: Sequence[str], work: Callable[[str], Any]) -> tuple[dict[str, A
         try:
             done[name] = work(name)
         except ZsarError as error:
-            failed[name] = str(error)
+            failed[name] = _without(name, error)
     return done, failed
 
 
@@ -152,6 +157,8 @@ def _finish(lines: list[str], failed: dict[str, str], names: Sequence[str], what
     """The lines as the answer of a task. Where something failed they are shown, and DatasetError says of which."""
     if not failed:
         return "\n".join(lines)
+    if len(names) == 1:
+        raise DatasetError(": ".join(*failed.items()))
     tqdm.write("\n".join([*lines, *(f"{name}: {why}" for name, why in failed.items())]))
     raise DatasetError(f"{len(failed)} of {len(names)} datasets {what}: {', '.join(failed)}; the lines above say why")
 
@@ -245,9 +252,9 @@ def verify(manifest: Manifest, root: Path, workers: int = 0,
         try:
             dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
         except MissingDatasetError as error:
-            wrong.append(str(error))
+            wrong.append(_without(manifest.name, error))
         except DatasetError as error:
-            wrong.append(f"{split}: {error}")
+            wrong.append(f"{split}: {_without(manifest.name, error)}")
         else:
             layouts[split] = dataset.layout
             wrong += _verify_split(manifest, dataset, expected, workers)
@@ -279,13 +286,15 @@ def unreadable(dataset: ImageDataset, workers: int) -> list[str]:
 
 def show_datasets(args: argparse.Namespace) -> str:
     """A contact sheet a dataset: pictures of different classes under their prompts."""
-    lines = []
-    for name in args.names:
-        dataset = load_dataset(name, root=args.root, partial=True)
-        path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
-        write_atomically(path, encode(sheet(dataset)))
-        lines.append(f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images")
-    return "\n".join(lines)
+    lines, failed = _each(args.names, lambda name: _show_one(name, args))
+    return _finish(list(lines.values()), failed, args.names, "cannot be shown")
+
+
+def _show_one(name: str, args: argparse.Namespace) -> str:
+    dataset = load_dataset(name, root=args.root, partial=True)
+    path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
+    write_atomically(path, encode(sheet(dataset)))
+    return f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images"
 
 
 def sheet(dataset: ImageDataset) -> Figure:
@@ -301,17 +310,19 @@ def pack_datasets(args: argparse.Namespace) -> str:
     """Write packed copies, which are used from then on."""
     if args.split not in SPLITS:
         raise unknown_name("split", args.split, SPLITS)
-    lines = []
-    for name in args.names:
-        if is_own(name):
-            place = Path(name).expanduser()
-            folder, about = own_packed_folder(args.root, place, args.split), own_packed_as(place, args.split)
-            dataset = load_own(place, args.split)
-        else:
-            folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
-            dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
-        with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-            pack(dataset, folder, about, bar.update)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        lines.append(f"{folder}: {size / 1e9:.2f} GB")
-    return "\n".join(lines)
+    lines, failed = _each(args.names, lambda name: _pack_one(name, args))
+    return _finish(list(lines.values()), failed, args.names, "cannot be packed")
+
+
+def _pack_one(name: str, args: argparse.Namespace) -> str:
+    if is_own(name):
+        place = Path(name).expanduser()
+        folder, about = own_packed_folder(args.root, place, args.split), own_packed_as(place, args.split)
+        dataset = load_own(place, args.split)
+    else:
+        folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
+        dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
+    with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
+        pack(dataset, folder, about, bar.update)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{folder}: {size / 1e9:.2f} GB"

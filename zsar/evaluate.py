@@ -308,5 +308,5 @@ def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:
         raise UnknownNameError(f"--datasets {names!r}: expected all, or names such as {of_profile[0]},{of_profile[1]}")
     for name in chosen:
         if name not in datasets.dataset_names() and not datasets.is_own(name):
-            raise unknown_name("dataset", name, of_profile)
+            raise datasets.unknown_dataset(name, of_profile)
     return list(dict.fromkeys(chosen))

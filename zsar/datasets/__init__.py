@@ -6,13 +6,13 @@ from zsar.datasets.base import ImageDataset
 from zsar.datasets.drawn import DRAWN_NAMES, load_drawn
 from zsar.datasets.loading import Batch, batches
 from zsar.datasets.manifest import PROTOCOLS
-from zsar.datasets.own import is_own, load_own
+from zsar.datasets.own import is_own, load_own, unknown_dataset
 from zsar.datasets.sixteen import data_root, load_sixteen
 from zsar.errors import unknown_name
 from zsar.profiles import SIXTEEN
 
 __all__ = ["PROTOCOLS", "SPLITS", "Batch", "ImageDataset", "batches", "data_root", "dataset_names", "is_own",
-           "load_dataset"]
+           "load_dataset", "unknown_dataset"]
 
 SPLITS = ("train", "test")
 
@@ -50,5 +50,5 @@ def load_dataset(name: str, split: str = "test", root: str | Path | None = None,
     if name in DRAWN_NAMES:
         return load_drawn(name, split)
     if name not in SIXTEEN:
-        raise unknown_name("dataset", name, dataset_names())
+        raise unknown_dataset(name, dataset_names())
     return load_sixteen(name, split, root, protocol, partial)

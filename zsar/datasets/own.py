@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.packed import packed_folder, read_packed
 from zsar.datasets.real.images import Decoder
-from zsar.errors import DatasetError
+from zsar.errors import DatasetError, UnknownNameError, unknown_name
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 TEMPLATES, TRANSFORM = ("This is a photo of a {}",), "crop"
@@ -23,6 +24,13 @@ TEMPLATES, TRANSFORM = ("This is a photo of a {}",), "crop"
 def is_own(name: str) -> bool:
     """Whether ``name`` means a place rather than a dataset of this package: it has a slash or ends in .csv."""
     return "/" in name or "\\" in name or name.lower().endswith(".csv")
+
+
+def unknown_dataset(name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for ``name`` not being among ``known``, which says how a place of that name is written."""
+    if os.path.exists(name):
+        return UnknownNameError(f"unknown dataset {name!r}: expected ./{name} if that folder or file is meant")
+    return unknown_name("dataset", name, known)
 
 
 def load_own(path: Path, split: str, root: Path | None = None) -> ImageDataset:
@@ -41,9 +49,9 @@ def load_own(path: Path, split: str, root: Path | None = None) -> ImageDataset:
         if packed[0].get("digest") == _digest(found, classnames):
             read = packed[1]
         else:
-            again = f"{shlex.quote(str(path.resolve()))}{' --split train' * (split == 'train')}"
+            again = shlex.join(["data", "pack", str(path.resolve()), "--split", split, "--root", str(root)])
             warnings.warn(f"the packed copy {folder} is stale, its files or classes have changed, and is not used: "
-                          f"pack again with python -m zsar data pack {again}", stacklevel=3)
+                          f"pack again with python -m zsar {again}", stacklevel=3)
     return ImageDataset(str(path), split, [" ".join(name.replace("_", " ").split()) for name in classnames], TEMPLATES,
                         labels, ids, read, layout="own")
 
