@@ -255,7 +255,7 @@ def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "expected_images", lambda manifest, split: images.get((manifest.name, split)))
 
     def fetch(source, root, name, split, **how):
-        asked.append((name, split))
+        asked.append((name, split, source.kind))
         for part in ("test", "train") if split == "all" else (split,):
             build_parquet(root / "parquet" / name, get_manifest(name).annotated, list(range(10)), part=part)
         return ""
@@ -268,7 +268,7 @@ def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
         "CIFAR10 train: present, 10 images\nEuroSAT: it has no train split, nothing to fetch\n")
     out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")
     assert out == "CIFAR10: present, nothing to do\nEuroSAT: present, 10 images\n"
-    assert asked == [("CIFAR10", "test"), ("CIFAR10", "train"), ("EuroSAT", "all")]
+    assert asked == [("CIFAR10", "test", "archive"), ("CIFAR10", "train", "parquet"), ("EuroSAT", "all", "archive")]
 
 
 def test_one_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, capsys, monkeypatch):

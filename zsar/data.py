@@ -170,15 +170,18 @@ def fetch_datasets(args: argparse.Namespace) -> str:
 
 
 def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
-    """From the first source that can be had; the steps, where that one is done by hand. Raises DatasetError."""
+    """From the first source that can be had, that of what is there before others; the steps, where that one is done by
+    hand. Raises DatasetError.
+    """
     lines, splits = [], [split for split in _splits(args.split) if expected_images(manifest, split) is not None]
     if not splits:
         return [f"{manifest.name}: it has no {args.split} split, nothing to fetch"]
-    there = [state(manifest, args.root, split) for split in splits]
-    if all(split["state"] == "present" for split in there):
-        but = "; ".join(dict.fromkeys(split["why"] for split in there if split["why"]))
+    there = {split: state(manifest, args.root, split) for split in ("test", *splits)}
+    if all(there[split]["state"] == "present" for split in splits):
+        but = "; ".join(dict.fromkeys(there[split]["why"] for split in splits if there[split]["why"]))
         return [f"{manifest.name}: present, nothing to do" + (f" but: {but}" if but else "")]
-    for source in manifest.sources:
+    layouts = {split["layout"] for split in there.values()}  # files beside shards would be read instead of them
+    for source in sorted(manifest.sources, key=lambda source: source.kind not in layouts):
         try:
             with tqdm(unit="B", unit_scale=True, desc=manifest.name, leave=False) as bar:
                 by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update, split=args.split,
