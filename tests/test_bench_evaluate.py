@@ -40,7 +40,7 @@ def test_its_figures_agree_with_each_other(tiny, tmp_path):
         found["images_x_steps_per_second"] * 2 * found["flops_per_image"] / found["matrix_flops_per_second"])
     assert [(row["from"], row["workers"], row["images"]) for row in found["feeding"]] == [
         ("files", 0, 6), ("files", 1, 6), ("packed", 0, 6), ("packed", 1, 6)]
-    assert "150" not in text and "images x steps a second" in text and {"device", "commit"} <= found["provenance"].keys()
+    assert "images x steps a second" in text and {"device", "commit"} <= found["provenance"].keys()
 
 
 def test_operations_of_an_image_by_hand(tiny_clip):

@@ -24,7 +24,6 @@ from zsar.errors import (
     UnreadableImageError,
     ZsarError,
     first_line,
-    unknown_name,
 )
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
