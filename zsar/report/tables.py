@@ -93,7 +93,7 @@ class Table:
                            "orange where it lost, stronger from " + ", ".join(map(str, SHADES)) + " points on")
 
     def _repr_html_(self) -> str:
-        return render("table.html", table=self, links=False)
+        return render("table.html", table=self)
 
     def to_markdown(self) -> str:
         """For a README or an issue."""
