@@ -13,7 +13,7 @@ from zsar.evaluate import check_workers, dataset_list, load_all
 from zsar.grid import Cell
 from zsar.losses import LOSSES
 from zsar.methods import parts
-from zsar.profiles import METHODS, Profile, get_profile
+from zsar.profiles import DRAWN_METHODS, METHODS, Profile, get_profile
 from zsar.recipes import Recipe, get_recipe
 from zsar.study import Study
 
@@ -56,7 +56,7 @@ def parse_method(text: str) -> Method:
         return Method(ORIGINAL)
     found = SPELLED.fullmatch(text)
     if not found:
-        raise unknown_name("method", text, (*METHODS, *(f"{loss}:finetune" for loss in LOSSES)))
+        raise unknown_name("method", text, {*METHODS, *DRAWN_METHODS, *(f"{loss}:finetune" for loss in LOSSES)})
     if found["loss"] not in LOSSES:
         raise unknown_name("loss", found["loss"], LOSSES)
     parts(found["method"])
