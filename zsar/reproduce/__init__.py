@@ -76,7 +76,8 @@ def _report(plan: Plan, inventory: Inventory, made: dict, failed: dict[str, str]
         write_json(file, {"rows": found, "settings": plan.settings, "failed": failed, "provenance": made})
     tables = []
     if broken := {header["key"]["dataset"]: header["unreadable"] for header in headers if header["unreadable"]}:
-        say(f"images that could not be read and do not count: {', '.join(f'{n} of {name}' for name, n in broken.items())}")
+        named = ", ".join(f"{n} of {name}" for name, n in broken.items())
+        say(f"images that could not be read and do not count: {named}")
     if headers:
         scores = Scores(store, headers)
         tables = [paper_table(scores, attack).to_text() for attack in ("none", *scores.attacks)

@@ -26,7 +26,6 @@ from zsar.results.cell import Cell, Key, Task, Unit
 from zsar.results.sealed import FORMAT, DamagedError, migrate, pack_predictions, seal, unpack_predictions, unseal
 from zsar.results.statistics import pack_bits
 
-
 HEADER_BYTES = 8192  # more than a header has, as a rule
 
 
