@@ -20,7 +20,7 @@ from zsar.datasets.manifest import Manifest, get_manifest
 from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
 from zsar.datasets.packed import pack, packed_folder, read_packed
 from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
-from zsar.errors import DatasetError, MissingDatasetError, ZsarError, unknown_name
+from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError, ZsarError, unknown_name
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.profiles import SIXTEEN
@@ -55,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", default="sheets", metavar="DIR", help="folder for a contact sheet a dataset (default: sheets)")
     command = task("pack", pack_datasets, "decode once, for repeated runs")
     command.add_argument("--split", default="test", help="test (default) or train")
-    command.add_argument("--partial", action="store_true", help="pack what is there where images are missing")
 
 
 def run(args: argparse.Namespace) -> str:
@@ -324,8 +323,14 @@ def _pack_one(name: str, args: argparse.Namespace) -> str:
         dataset = load_own(place, args.split)
     else:
         folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
-        dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
+        dataset = load_sixteen(name, args.split, args.root, "tecoa16", packed=False)
     with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-        pack(dataset, folder, about, bar.update)
+        try:
+            pack(dataset, folder, about, bar.update)
+        except UnreadableImageError as error:
+            if not is_own(name):
+                raise
+            raise UnreadableImageError(f"{str(error).removesuffix('; fetch it again')}: remove or mend that file, then "
+                                       "pack again") from error
     size = sum(path.stat().st_size for path in folder.iterdir())
     return f"{folder}: {size / 1e9:.2f} GB"

@@ -42,8 +42,8 @@ def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool
         ids, labels = listing.ids, listing.labels
         read = Decoder(listing.encoded, ids, manifest.transform, manifest.size)
     if len(ids) != expected and not partial:
-        where = f"packed in {packed_folder(root, name, split)}: pack it again" if isinstance(read, PackedReader) else \
-            f"in {root}: python -m zsar data verify {name} says what is missing"
+        where = f"packed in {packed_folder(root, name, split)}: delete that folder" \
+            if isinstance(read, PackedReader) else f"in {root}: python -m zsar data verify {name} says what is missing"
         raise DatasetError(f"{name} {split}: found {len(ids):,} images, expected {expected:,}, {where}")
     return ImageDataset(name, split, texts.classnames, texts.templates, torch.from_numpy(labels), ids, read,
                         verbatim=True, layout=layout)
