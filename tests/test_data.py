@@ -1,7 +1,9 @@
 """``python -m zsar data`` on small datasets in the genuine formats: what it says is there, and what it finds wrong."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,6 +335,7 @@ def test_without_a_terminal_no_large_download_begins(monkeypatch):
 @pytest.mark.parametrize(("words", "message"), [
     (["verify", "CIFAR"], "unknown dataset 'CIFAR': did you mean"), (["fetch"], "required: NAME"), ([], "required"),
     (["pack", "CIFAR10", "--split", "val"], "unknown split 'val': expected one of test, train"),
+    (["verify", "CIFAR10", "--workers", "-1"], "--workers -1: expected a whole number of at least 0"),
     (["vrify", "CIFAR10"], "invalid choice: 'vrify'"),
     (["pack", "photos"], "unknown dataset 'photos': expected ./photos if that folder or file is meant")])
 def test_bad_input(words, message, tmp_path, capsys, monkeypatch):
@@ -360,6 +363,18 @@ def test_images_of_ones_own_are_verified_and_shown(capsys, tmp_path):
     assert "cannot read the image cat/2.png" in said and "fetch it again" not in said
     assert said.endswith("remove or mend that file, then pack again\n")
     assert "is a place of your own: there is nothing to fetch" in zsar(capsys, "fetch", place, status=2)
+
+
+def test_places_of_one_name_have_sheets_of_their_own(capsys, tmp_path):
+    places = [f"{tmp_path}/{owner}/photos" for owner in "ab"]
+    for place in places:
+        for name in ("cat", "dog"):
+            (Path(place) / name).mkdir(parents=True)
+            Image.new("RGB", (30, 40)).save(Path(place) / name / "1.png")
+    out = zsar(capsys, "show", *places, "--out", tmp_path / "sheets")
+    written = [line.split(": ")[0] for line in out.splitlines()]
+    assert len(set(written)) == 2 and {str(path) for path in (tmp_path / "sheets").iterdir()} == set(written)
+    assert all(re.fullmatch("photos-[0-9a-f]{12}.png", Path(path).name) for path in written)
 
 
 def test_images_of_ones_own_are_packed(capsys, tmp_path):

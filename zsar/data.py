@@ -17,10 +17,11 @@ from tqdm import tqdm
 from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset, unknown_dataset
 from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
-from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder, place_digest
 from zsar.datasets.packed import pack, packed_folder, read_packed
 from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
 from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError, ZsarError, unknown_name
+from zsar.evaluate import check_workers
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.profiles import SIXTEEN
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Do the task that was asked for."""
+    check_workers(getattr(args, "workers", None))
     args.root = (Path(args.root) if args.root else data_root()).expanduser()
     if "names" in args:
         args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
@@ -294,7 +296,10 @@ def show_datasets(args: argparse.Namespace) -> str:
 
 def _show_one(name: str, args: argparse.Namespace) -> str:
     dataset = load_dataset(name, root=args.root, partial=True)
-    path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
+    called = Path(name).stem
+    if sum(Path(other).stem == called for other in args.names) > 1 and is_own(name):
+        called += f"-{place_digest(Path(name).expanduser())}"
+    path = writable_file(Path(args.out) / f"{called}.png")
     write_atomically(path, encode(sheet(dataset)))
     return f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images"
 

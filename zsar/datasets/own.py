@@ -58,9 +58,12 @@ def load_own(path: Path, split: str, root: Path | None = None) -> ImageDataset:
 
 def own_packed_folder(root: Path, path: Path, split: str) -> Path:
     """Where the packed copy of a split of the images at ``path`` is, whatever way of writing that place is used."""
-    place = path.resolve()
-    called = f"own-{place.stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
-    return packed_folder(root, called, split)
+    return packed_folder(root, f"own-{path.resolve().stem}-{place_digest(path)}", split)
+
+
+def place_digest(path: Path) -> str:
+    """12 hex digits that tell ``path`` from other places of its name, whatever way of writing it is used."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
 
 
 def own_packed_as(path: Path, split: str) -> dict:
