@@ -15,6 +15,7 @@ import torch
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.packed import packed_folder, read_packed
 from zsar.datasets.real.images import Decoder
+from zsar.datasets.real.listing import looking
 from zsar.errors import DatasetError, UnknownNameError, unknown_name
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -86,10 +87,11 @@ def _digest(found: pandas.DataFrame, classnames: list[str]) -> str:
 
 def _find(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
     """Rows of id, file and label of a split, sorted by their ids, and the classes of all splits."""
-    if not path.exists():
-        raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
-                           "labels")
-    found, classnames = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
+    with looking(str(path), path):
+        if not path.exists():
+            raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
+                               "labels")
+        found, classnames = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
     found = found.sort_values("id", kind="stable")
     if len(classnames) < 2:
         raise DatasetError(f"{path}: found images of {len(classnames)} class ({', '.join(classnames) or 'none'}), "
