@@ -17,7 +17,7 @@ from zsar.datasets import fetch as fetching
 from zsar.datasets import load_dataset, sixteen
 from zsar.datasets.manifest import Source, get_manifest
 from zsar.datasets.packed import pack, packed_folder
-from zsar.errors import DatasetError
+from zsar.errors import DatasetError, MissingDatasetError
 from zsar.profiles import SIXTEEN
 
 SMALL = ("CIFAR10", "DTD", "EuroSAT", "HatefulMemes", "OxfordPets", "PCAM", "STL10")  # few classes: quick to build
@@ -159,8 +159,26 @@ def test_a_home_folder_is_understood(root, monkeypatch, capsys):
     assert f"{root}: " in zsar(capsys, "list", "--root", f"~/{root.name}")
 
 
+def test_commands_in_messages_name_a_root_that_is_not_the_usual_one(capsys, monkeypatch, tmp_path):
+    """Those of a missing dataset, of a missing root, and of one that is not whole."""
+    place = tmp_path / "my data"
+    shown, fetched = "'python -m zsar data verify DTD{}' shows what is there", "'data fetch DTD{}' gets the rest"
+    with pytest.raises(DatasetError, match=f"fill it with 'python -m zsar data fetch DTD --root '{place}''"):
+        load_dataset("DTD", root=place)
+    place.mkdir()
+    for usual, option in ((tmp_path, f" --root '{place}'"), (place, "")):
+        monkeypatch.setenv("ZSAR_DATA", str(usual))
+        with pytest.raises(MissingDatasetError) as error:
+            load_dataset("DTD", root=place)
+        assert str(error.value).endswith(f"{shown.format(option)}, {fetched.format(option)}")
+        assert f"python -m zsar data fetch NAME{option} gets what is missing" in \
+            zsar(capsys, "verify", "DTD", "--root", place, status=2)
+
+
 def test_a_count_that_differs_is_not_loaded(root):
     with pytest.raises(DatasetError, match=r"CIFAR10 test.*: found 10 images, expected 10,000"):
+        load_dataset("CIFAR10", root=root)
+    with pytest.raises(DatasetError, match=f"python -m zsar data verify CIFAR10 --root {root} says what is missing"):
         load_dataset("CIFAR10", root=root)
     assert len(load_dataset("CIFAR10", root=root, partial=True)) == 10
 
@@ -280,7 +298,7 @@ def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "fetch", fetch)
     assert zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path) == "CIFAR10: present, 10 images\n"
     message = str(pytest.raises(DatasetError, load_dataset, "CIFAR10", "train", tmp_path).value)
-    assert "'data fetch CIFAR10 --split train' gets the rest" in message
+    assert f"'data fetch CIFAR10 --root {tmp_path} --split train' gets the rest" in message
     assert zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "train") == (
         "CIFAR10 train: present, 10 images\nEuroSAT: it has no train split, nothing to fetch\n")
     out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")

@@ -19,7 +19,7 @@ from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
 from zsar.datasets.own import load_own, own_packed_as, own_packed_folder, place_digest
 from zsar.datasets.packed import pack, packed_folder, read_packed
-from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
+from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as, root_option
 from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError, ZsarError, unknown_name
 from zsar.evaluate import check_workers
 from zsar.figures import encode, image_grid
@@ -227,7 +227,8 @@ def verify_datasets(args: argparse.Namespace) -> str:
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
     mend = "mend or delete what the lines above name" if all(map(is_own, broken)) else \
-        "python -m zsar data fetch gets what is missing, a broken file has to be deleted first"
+        f"python -m zsar data fetch NAME{root_option(args.root)} gets what is missing, a broken file has to be " \
+        "deleted first"
     raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; {mend}")
 
 

@@ -16,6 +16,7 @@ from zsar import datasets
 from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings, describe_attack
 from zsar.attacks import MICRO_BATCH, image_seeds, micro_batches
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
+from zsar.datasets.sixteen import root_option
 from zsar.errors import (
     DatasetError,
     MissingDatasetError,
@@ -297,7 +298,8 @@ def load_all(names: list[str], root: str | None, protocol: str,
                 warnings.warn(f"{name} is left out: {str(error).removeprefix(f'{name}: ')}", stacklevel=2)
             missing.append(name)
     if not found:
-        raise DatasetError(f"none of {', '.join(names)} is on this machine: python -m zsar data list says what is")
+        raise DatasetError(f"none of {', '.join(names)} is on this machine: python -m zsar data list"
+                           f"{root_option(root)} says what is")
     return found, missing
 
 
