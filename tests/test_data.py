@@ -1,7 +1,9 @@
 """``python -m zsar data`` on small datasets in the genuine formats: what it says is there, and what it finds wrong."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from real_fixtures import build, build_parquet, build_wds
 from zsar import __main__ as cli
 from zsar import data
 from zsar.datasets import fetch as fetching
-from zsar.datasets import load_dataset
+from zsar.datasets import load_dataset, sixteen
 from zsar.datasets.manifest import Source, get_manifest
-from zsar.errors import DatasetError
+from zsar.datasets.packed import pack, packed_folder
+from zsar.errors import DatasetError, MissingDatasetError
 from zsar.profiles import SIXTEEN
 
 SMALL = ("CIFAR10", "DTD", "EuroSAT", "HatefulMemes", "OxfordPets", "PCAM", "STL10")  # few classes: quick to build
@@ -44,6 +47,12 @@ def zsar(capsys, *words, status=0):
         error = captured.err.split("\r")[-1]  # behind what is left of a bar
         assert error.startswith("zsar: error: ") and error.count("\n") == 1
     return captured.err if status else captured.out
+
+
+def pack_partial(name, root):
+    """A packed copy of a small dataset, which the command makes only of whole ones."""
+    dataset = load_dataset(name, root=root, partial=True)
+    pack(dataset, packed_folder(root, name, "test"), sixteen.packed_as(get_manifest(name), "test"))
 
 
 def test_list_says_what_is_there(root, whole, capsys, tmp_path):
@@ -150,8 +159,26 @@ def test_a_home_folder_is_understood(root, monkeypatch, capsys):
     assert f"{root}: " in zsar(capsys, "list", "--root", f"~/{root.name}")
 
 
+def test_commands_in_messages_name_a_root_that_is_not_the_usual_one(capsys, monkeypatch, tmp_path):
+    """Those of a missing dataset, of a missing root, and of one that is not whole."""
+    place = tmp_path / "my data"
+    shown, fetched = "'python -m zsar data verify DTD{}' shows what is there", "'data fetch DTD{}' gets the rest"
+    with pytest.raises(DatasetError, match=f"fill it with 'python -m zsar data fetch DTD --root '{place}''"):
+        load_dataset("DTD", root=place)
+    place.mkdir()
+    for usual, option in ((tmp_path, f" --root '{place}'"), (place, "")):
+        monkeypatch.setenv("ZSAR_DATA", str(usual))
+        with pytest.raises(MissingDatasetError) as error:
+            load_dataset("DTD", root=place)
+        assert str(error.value).endswith(f"{shown.format(option)}, {fetched.format(option)}")
+        assert f"python -m zsar data fetch NAME{option} gets what is missing" in \
+            zsar(capsys, "verify", "DTD", "--root", place, status=2)
+
+
 def test_a_count_that_differs_is_not_loaded(root):
     with pytest.raises(DatasetError, match=r"CIFAR10 test.*: found 10 images, expected 10,000"):
+        load_dataset("CIFAR10", root=root)
+    with pytest.raises(DatasetError, match=f"python -m zsar data verify CIFAR10 --root {root} says what is missing"):
         load_dataset("CIFAR10", root=root)
     assert len(load_dataset("CIFAR10", root=root, partial=True)) == 10
 
@@ -165,7 +192,7 @@ def test_from_files_to_a_packed_copy(name, capsys, tmp_path):
     assert all("images, expected" in line or ".mat: found" in line for line in found)  # counts and sums differ
     files = load_dataset(name, root=tmp_path, partial=True)
     assert files.decodes and set(files.labels.tolist()) == set(range(len(manifest.annotated)))
-    assert "GB" in zsar(capsys, "pack", name, "--root", tmp_path, "--partial")
+    pack_partial(name, tmp_path)
     packed = load_dataset(name, root=tmp_path, partial=True)
     assert not packed.decodes and packed.ids == files.ids and torch.equal(packed.labels, files.labels)
     assert packed.layout == files.layout == "files"
@@ -184,7 +211,7 @@ def test_which_source_was_read_is_said(layout, build_shards, whole, capsys, tmp_
     shards = load_dataset("EuroSAT", root=tmp_path, partial=True)
     assert data.verify(eurosat, tmp_path)[0] == {"test": layout}
     assert data.state(eurosat, tmp_path)["layout"] == layout == shards.layout
-    zsar(capsys, "pack", "EuroSAT", "--root", tmp_path, "--partial")
+    pack_partial("EuroSAT", tmp_path)
     build("EuroSAT", tmp_path, eurosat.annotated, per_class=1)
     assert zsar(capsys, "verify", "EuroSAT", "--root", tmp_path) == "EuroSAT (files): whole\n"
     packed = load_dataset("EuroSAT", root=tmp_path, partial=True)
@@ -203,18 +230,26 @@ def test_splits_of_different_layouts_are_told_apart():
 
 def test_a_packed_copy_of_fewer_images_is_said(whole, capsys, tmp_path):
     build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
-    zsar(capsys, "pack", "EuroSAT", "--root", tmp_path, "--partial")
+    pack_partial("EuroSAT", tmp_path)
     build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=2, seed=1)
     assert "has 10 images, the 30 of its files are there: pack it again" in \
         data.state(get_manifest("EuroSAT"), tmp_path)["why"]
 
 
-def test_what_is_not_whole_is_packed_only_when_asked(root, capsys):
+def test_what_is_not_whole_is_not_packed(root, capsys):
     assert "found 10 images, expected 10,000" in zsar(capsys, "pack", "CIFAR10", "--root", root, status=2)
 
 
-def test_one_that_cannot_be_packed_or_shown_does_not_stop_the_others(root, whole, capsys, tmp_path):
-    for task, what, more in (("pack", "packed", ["--partial"]), ("show", "shown", ["--out", str(tmp_path)])):
+def test_a_packed_copy_of_too_few_images_is_to_be_deleted(root, capsys, tmp_path):
+    shutil.copytree(root, tmp_path / "root")
+    pack_partial("CIFAR10", tmp_path / "root")
+    with pytest.raises(DatasetError, match="found 10 images, expected 10,000, packed in .*: delete that folder"):
+        load_dataset("CIFAR10", root=tmp_path / "root")
+
+
+def test_one_that_cannot_be_packed_or_shown_does_not_stop_the_others(root, whole, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sixteen, "expected_images", lambda *which: 10)
+    for task, what, more in (("pack", "packed", []), ("show", "shown", ["--out", str(tmp_path)])):
         assert cli.main(["data", task, "Food101", "EuroSAT", "--root", str(root), *more]) == 2
         captured = capsys.readouterr()
         assert "EuroSAT" in captured.out and "Food101: there is no food-101/" in captured.out
@@ -263,7 +298,7 @@ def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "fetch", fetch)
     assert zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path) == "CIFAR10: present, 10 images\n"
     message = str(pytest.raises(DatasetError, load_dataset, "CIFAR10", "train", tmp_path).value)
-    assert "'data fetch CIFAR10 --split train' gets the rest" in message
+    assert f"'data fetch CIFAR10 --root {tmp_path} --split train' gets the rest" in message
     assert zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "train") == (
         "CIFAR10 train: present, 10 images\nEuroSAT: it has no train split, nothing to fetch\n")
     out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")
@@ -318,6 +353,7 @@ def test_without_a_terminal_no_large_download_begins(monkeypatch):
 @pytest.mark.parametrize(("words", "message"), [
     (["verify", "CIFAR"], "unknown dataset 'CIFAR': did you mean"), (["fetch"], "required: NAME"), ([], "required"),
     (["pack", "CIFAR10", "--split", "val"], "unknown split 'val': expected one of test, train"),
+    (["verify", "CIFAR10", "--workers", "-1"], "--workers -1: expected a whole number of at least 0"),
     (["vrify", "CIFAR10"], "invalid choice: 'vrify'"),
     (["pack", "photos"], "unknown dataset 'photos': expected ./photos if that folder or file is meant")])
 def test_bad_input(words, message, tmp_path, capsys, monkeypatch):
@@ -341,8 +377,22 @@ def test_images_of_ones_own_are_verified_and_shown(capsys, tmp_path):
     assert "2 of 2 images" in zsar(capsys, "show", place, "--out", tmp_path) and (tmp_path / "mine.png").is_file()
     (tmp_path / "mine" / "cat" / "2.png").write_text("no image")
     assert "mend or delete what the lines above name" in zsar(capsys, "verify", place, status=2)
-    assert "cannot read the image cat/2.png" in zsar(capsys, "pack", place, "--root", tmp_path, status=2)
+    said = zsar(capsys, "pack", place, "--root", tmp_path, status=2)
+    assert "cannot read the image cat/2.png" in said and "fetch it again" not in said
+    assert said.endswith("remove or mend that file, then pack again\n")
     assert "is a place of your own: there is nothing to fetch" in zsar(capsys, "fetch", place, status=2)
+
+
+def test_places_of_one_name_have_sheets_of_their_own(capsys, tmp_path):
+    places = [f"{tmp_path}/{owner}/photos" for owner in "ab"]
+    for place in places:
+        for name in ("cat", "dog"):
+            (Path(place) / name).mkdir(parents=True)
+            Image.new("RGB", (30, 40)).save(Path(place) / name / "1.png")
+    out = zsar(capsys, "show", *places, "--out", tmp_path / "sheets")
+    written = [line.split(": ")[0] for line in out.splitlines()]
+    assert len(set(written)) == 2 and {str(path) for path in (tmp_path / "sheets").iterdir()} == set(written)
+    assert all(re.fullmatch("photos-[0-9a-f]{12}.png", Path(path).name) for path in written)
 
 
 def test_images_of_ones_own_are_packed(capsys, tmp_path):

@@ -270,3 +270,16 @@ def test_datasets_that_are_not_there_are_left_out_only_when_asked(tiny_clip, tmp
     assert json.loads((tmp_path / "out.json").read_text())["missing"] == ["HatefulMemes"]
     with pytest.raises(DatasetError, match="none of HatefulMemes is on this machine"):
         run("--datasets", "HatefulMemes", "--available", "--root", str(tmp_path))
+
+
+def test_a_dataset_that_is_not_whole_is_left_out_where_available_will_do(tmp_path):
+    build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
+    names = ["EuroSAT", "DrawnDTD", "HatefulMemes"]
+    with pytest.warns(UserWarning) as warned:
+        found, missing = evaluate.load_all(names, tmp_path, "tecoa16", True)
+    assert [dataset.name for dataset in found] == ["DrawnDTD"] and missing == ["EuroSAT", "HatefulMemes"]
+    assert [str(one.message)[:52] for one in warned] == ["EuroSAT is left out: EuroSAT test: found 10 images, "]
+    with pytest.raises(DatasetError, match="EuroSAT test: found 10 images.*; --available goes on without it"):
+        evaluate.load_all(names, tmp_path, "tecoa16", False)
+    with pytest.raises(DatasetError, match="photos does not exist"):  # a place of one's own is never passed over
+        evaluate.load_all(["DrawnDTD", f"{tmp_path}/photos"], tmp_path, "tecoa16", True)

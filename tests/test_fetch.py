@@ -157,6 +157,18 @@ def test_what_lies_there_and_is_not_the_file_is_kept_aside(server, tmp_path, the
     assert contents(tmp_path) == {"data.bin": DATA, "data.bin.mismatch": there}
 
 
+@pytest.mark.parametrize(("there", "why"), [
+    (DATA[:50], "found 50 bytes, expected 200,000"),
+    (DATA[:-1] + b"?", f"found the md5 {hashlib.md5(DATA[:-1] + b'?').hexdigest()}, expected {MD5}")])
+def test_what_was_put_there_by_hand_and_is_not_the_file_is_said(server, tmp_path, there, why):
+    server.statuses = [404]
+    (tmp_path / "data.bin").write_bytes(there)
+    message = fails(source_of(server, md5=MD5, size=len(DATA)), tmp_path)
+    assert f"put it at {tmp_path / 'data.bin'}" in message
+    assert message.endswith(f"; what was at {tmp_path / 'data.bin'} is not it ({why}) and is kept as "
+                            f"{tmp_path / 'data.bin.mismatch'}")
+
+
 def test_a_broken_connection_goes_on_where_it_broke(server, tmp_path):
     server.drops = [70_000, 50_000]
     received = []

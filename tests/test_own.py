@@ -1,5 +1,6 @@
 """Images of one's own: folders of classes, or a CSV file."""
 
+import errno
 import os
 import re
 import shutil
@@ -177,3 +178,13 @@ def test_places_that_do_not_do(folder, tmp_path):
         load_dataset(str(folder), "train")
     with pytest.raises(DatasetError, match="found no image in its folders"):
         load_dataset(str(folder / "axolotl"))
+
+
+@pytest.mark.parametrize("method", ["exists", "is_dir", "iterdir"])
+def test_a_folder_that_must_not_be_read_is_said(method, folder, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(DatasetError, match=f"cannot look into {folder}.* .Permission denied.*change its permissions"):
+        load_own(folder, "test")

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset, unknown_dataset
 from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
-from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder, place_digest
 from zsar.datasets.packed import pack, packed_folder, read_packed
-from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
-from zsar.errors import DatasetError, MissingDatasetError, ZsarError, unknown_name
+from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as, root_option
+from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError, ZsarError, unknown_name
+from zsar.evaluate import check_workers
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.profiles import SIXTEEN
@@ -55,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", default="sheets", metavar="DIR", help="folder for a contact sheet a dataset (default: sheets)")
     command = task("pack", pack_datasets, "decode once, for repeated runs")
     command.add_argument("--split", default="test", help="test (default) or train")
-    command.add_argument("--partial", action="store_true", help="pack what is there where images are missing")
 
 
 def run(args: argparse.Namespace) -> str:
     """Do the task that was asked for."""
+    check_workers(getattr(args, "workers", None))
     args.root = (Path(args.root) if args.root else data_root()).expanduser()
     if "names" in args:
         args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
@@ -226,7 +227,8 @@ def verify_datasets(args: argparse.Namespace) -> str:
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
     mend = "mend or delete what the lines above name" if all(map(is_own, broken)) else \
-        "python -m zsar data fetch gets what is missing, a broken file has to be deleted first"
+        f"python -m zsar data fetch NAME{root_option(args.root)} gets what is missing, a broken file has to be " \
+        "deleted first"
     raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; {mend}")
 
 
@@ -295,7 +297,10 @@ def show_datasets(args: argparse.Namespace) -> str:
 
 def _show_one(name: str, args: argparse.Namespace) -> str:
     dataset = load_dataset(name, root=args.root, partial=True)
-    path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
+    called = Path(name).stem
+    if sum(Path(other).stem == called for other in args.names) > 1 and is_own(name):
+        called += f"-{place_digest(Path(name).expanduser())}"
+    path = writable_file(Path(args.out) / f"{called}.png")
     write_atomically(path, encode(sheet(dataset)))
     return f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images"
 
@@ -324,8 +329,14 @@ def _pack_one(name: str, args: argparse.Namespace) -> str:
         dataset = load_own(place, args.split)
     else:
         folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
-        dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
+        dataset = load_sixteen(name, args.split, args.root, "tecoa16", packed=False)
     with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-        pack(dataset, folder, about, bar.update)
+        try:
+            pack(dataset, folder, about, bar.update)
+        except UnreadableImageError as error:
+            if not is_own(name):
+                raise
+            raise UnreadableImageError(f"{str(error).removesuffix('; fetch it again')}: remove or mend that file, then "
+                                       "pack again") from error
     size = sum(path.stat().st_size for path in folder.iterdir())
     return f"{folder}: {size / 1e9:.2f} GB"

@@ -16,6 +16,7 @@ from zsar import datasets
 from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings, describe_attack
 from zsar.attacks import MICRO_BATCH, image_seeds, micro_batches
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
+from zsar.datasets.sixteen import root_option
 from zsar.errors import (
     DatasetError,
     MissingDatasetError,
@@ -27,7 +28,7 @@ from zsar.errors import (
 )
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
-from zsar.profiles import PROFILES, Profile, get_profile
+from zsar.profiles import PROFILES, SIXTEEN, Profile, get_profile
 from zsar.results import interval, mean_interval, pack_bits, provenance
 
 T = TypeVar("T")
@@ -216,7 +217,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD that fools")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
     parser.add_argument("--available", action="store_true",
-                        help="leave out datasets that are not on this machine, and say so beside the mean")
+                        help="leave out datasets that are not here, or not whole, and say so beside the mean")
     parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
     parser.add_argument("--seed", type=int, default=0, help="of random starts and of the choice of images (default: 0)")
     add_data_arguments(parser)
@@ -279,20 +280,26 @@ def run(args: argparse.Namespace) -> str:
 
 def load_all(names: list[str], root: str | None, protocol: str,
              available: bool) -> tuple[list[datasets.ImageDataset], list[str]]:
-    """The test splits of these datasets, and the names of those that are not on this machine.
+    """The test splits of these datasets, and the names of those that are not on this machine, or not whole.
 
-    Raises DatasetError, without ``available`` for the first that is missing, with it where none is there.
+    Raises DatasetError, without ``available`` for the first of these, with it where none is left. One of the sixteen
+    that is there but not whole is left out with a warning; drawn ones and places of one's own never are.
     """
     found, missing = [], []
     for name in names:
         try:
             found.append(datasets.load_dataset(name, root=root, protocol=protocol))
-        except MissingDatasetError as error:
+        except DatasetError as error:
+            if name not in SIXTEEN:
+                raise
             if not available:
                 raise DatasetError(f"{error}; --available goes on without it") from error
+            if not isinstance(error, MissingDatasetError):
+                warnings.warn(f"{name} is left out: {str(error).removeprefix(f'{name}: ')}", stacklevel=2)
             missing.append(name)
     if not found:
-        raise DatasetError(f"none of {', '.join(names)} is on this machine: python -m zsar data list says what is")
+        raise DatasetError(f"none of {', '.join(names)} is on this machine: python -m zsar data list"
+                           f"{root_option(root)} says what is")
     return found, missing
 
 

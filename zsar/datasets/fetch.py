@@ -222,10 +222,15 @@ def _download(file: _File, progress: Callable[[int], None]) -> None:
     with FileLock(file.path.with_name(f".{file.path.name}.lock")):
         if file.is_complete():
             return
+        found = ""
         if file.path.exists():
-            file.keep_aside(file.path)
+            fault = file.fault() if file.path.is_file() else "it was no file"
+            found = f"; what was at {file.path} is not it ({fault}) and is kept as {file.keep_aside(file.path)}"
         part = _Part(file.part, file.algorithm)
-        _receive_all(file, part, progress)
+        try:
+            _receive_all(file, part, progress)
+        except DatasetError as error:
+            raise DatasetError(f"{error}{found}") from error
         if difference := file.difference(part.size, part.hash.hexdigest()):
             aside = file.keep_aside(part.path)
             part.note.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import torch
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.packed import packed_folder, read_packed
 from zsar.datasets.real.images import Decoder
+from zsar.datasets.real.listing import looking
 from zsar.errors import DatasetError, UnknownNameError, unknown_name
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -58,9 +59,12 @@ def load_own(path: Path, split: str, root: Path | None = None) -> ImageDataset:
 
 def own_packed_folder(root: Path, path: Path, split: str) -> Path:
     """Where the packed copy of a split of the images at ``path`` is, whatever way of writing that place is used."""
-    place = path.resolve()
-    called = f"own-{place.stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
-    return packed_folder(root, called, split)
+    return packed_folder(root, f"own-{path.resolve().stem}-{place_digest(path)}", split)
+
+
+def place_digest(path: Path) -> str:
+    """12 hex digits that tell ``path`` from other places of its name, whatever way of writing it is used."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
 
 
 def own_packed_as(path: Path, split: str) -> dict:
@@ -83,10 +87,11 @@ def _digest(found: pandas.DataFrame, classnames: list[str]) -> str:
 
 def _find(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
     """Rows of id, file and label of a split, sorted by their ids, and the classes of all splits."""
-    if not path.exists():
-        raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
-                           "labels")
-    found, classnames = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
+    with looking(str(path), path):
+        if not path.exists():
+            raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
+                               "labels")
+        found, classnames = _from_csv(path, split) if path.is_file() else _from_folder(path, split)
     found = found.sort_values("id", kind="stable")
     if len(classnames) < 2:
         raise DatasetError(f"{path}: found images of {len(classnames)} class ({', '.join(classnames) or 'none'}), "

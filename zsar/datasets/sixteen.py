@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,13 @@ def data_root() -> Path:
     return Path(folder).expanduser() if folder else cache_path("datasets")
 
 
+def root_option(root: str | Path | None) -> str:
+    """What a command in a message needs so that it looks into ``root`` too: nothing where that is ``data_root()``."""
+    if root is None or (root := Path(root).expanduser()) == data_root():
+        return ""
+    return f" --root {shlex.quote(str(root))}"
+
+
 def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool = False,
                  packed: bool = True) -> ImageDataset:
     """A split of one of the sixteen; see ``zsar.datasets.load_dataset``. ``packed``: use a packed copy if there is one.
@@ -42,8 +51,9 @@ def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool
         ids, labels = listing.ids, listing.labels
         read = Decoder(listing.encoded, ids, manifest.transform, manifest.size)
     if len(ids) != expected and not partial:
-        where = f"packed in {packed_folder(root, name, split)}: pack it again" if isinstance(read, PackedReader) else \
-            f"in {root}: python -m zsar data verify {name} says what is missing"
+        where = f"in {root}: python -m zsar data verify {name}{root_option(root)} says what is missing"
+        if isinstance(read, PackedReader):
+            where = f"packed in {packed_folder(root, name, split)}: delete that folder"
         raise DatasetError(f"{name} {split}: found {len(ids):,} images, expected {expected:,}, {where}")
     return ImageDataset(name, split, texts.classnames, texts.templates, torch.from_numpy(labels), ids, read,
                         verbatim=True, layout=layout)
@@ -66,6 +76,14 @@ def find_listing(manifest: Manifest, split: str, root: Path) -> tuple[str, Listi
 
     Raises DatasetError.
     """
+    try:
+        return _find_listing(manifest, split, root)
+    except DatasetError as error:  # its commands are written by readers, which do not know what the usual root is
+        command = f"data (?:verify|fetch) {manifest.name}\\b"
+        raise type(error)(re.sub(command, lambda found: found[0] + root_option(root), str(error))) from error
+
+
+def _find_listing(manifest: Manifest, split: str, root: Path) -> tuple[str, Listing]:
     try:
         return "files", READERS[manifest.name](root, split, manifest.annotated)
     except MissingDatasetError:  # files that are there but not whole are never passed over in silence
