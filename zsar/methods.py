@@ -101,15 +101,17 @@ def interpolate(original: Clip, adapted: Clip, weight: float) -> Clip:
     return between
 
 
-def save_adapted(path: Path, student: Clip, original: Clip, method: str, **about) -> None:
+def save_adapted(path: Path, student: Clip, original: Clip, method: str, *, half: bool = False, **about) -> None:
     """Write what ``method`` changed as safetensors, atomically; ``about`` goes into its header as JSON.
 
+    half: rounded to float16, for half the bytes; what is read back is another model then, by its digest too.
     ``student`` may be frozen, and a point of ``interpolate`` too (``finetune``). Raises OutputError, and leaves an
     older file whole.
     """
     header = {"method": method, "original": original.digest, **prompt_sizes(student), **about}
     names, values = trainable(make_student(original, method, **prompt_sizes(student)).model), student.model.state_dict()
-    tensors = {name: values[name].cpu().contiguous() for name in names}
+    tensors = {name: values[name].half() if half else values[name] for name in names}
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, safetensors.torch.save(tensors, {"zsar": json.dumps(header)}))
 
 

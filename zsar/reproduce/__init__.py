@@ -12,9 +12,8 @@ from zsar.clip import load_clip
 from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments
 from zsar.outputs import writable_file, write_json
-from zsar.profiles import METHODS
+from zsar.reproduce.engine import Inventory, Progress, check_source, measure, say
 from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
-from zsar.reproduce.run import Inventory, Progress, check_source, measure, say
 from zsar.results import Key, Store, provenance
 from zsar.results.tables import rows, wide
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar reproduce``."""
     add_model_arguments(parser)
     parser.add_argument("--methods", metavar="NAME,...", help="clip, LOSS:METHOD as adapt spells them, LOSS:finetune@W "
-                        f"(W of the way from the original), NAME=FILE of weights (default: {','.join(METHODS)})")
+                        "(W of the way from the original), NAME=FILE of weights (default: the profile's eight)")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, or places of your own (default: the profile's); what is missing is left out")
     parser.add_argument("--attacks", metavar="NAME,...", help="none, fgsm, pgd-STEPS[-worst][@EPS[:ALPHA]] in grey "

@@ -120,7 +120,7 @@ def cost(attack: dict) -> int:
 def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command line. Raises ZsarError for what cannot be meant, or is not there."""
     profile = get_profile(args.profile)
-    methods = tuple(parse_method(text) for text in _words(args.methods, METHODS, "--methods"))
+    methods = tuple(parse_method(text) for text in _words(args.methods, profile.methods, "--methods"))
     attacks = tuple(parse_attack(text, profile.eps_255) for text in _words(args.attacks, profile.attacks, "--attacks"))
     seeds = tuple(_seed(text) for text in _words(args.seeds, ("0",), "--seeds"))
     for name in ("images", "per_class", "training_steps"):

@@ -1,0 +1,289 @@
+"""zsar reproduce: what it plans, measures, refuses, and survives."""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_up import made_up
+
+from zsar import reproduce
+from zsar.cells import Subject, task_of
+from zsar.errors import (
+    AdaptationError,
+    AttackSettingsError,
+    DatasetError,
+    DivergenceError,
+    StoreError,
+    UnknownNameError,
+    ZsarError,
+)
+from zsar.methods import load_adapted, save_adapted
+from zsar.reproduce import engine, models, parse_method, plan
+from zsar.results import Cell, Store
+from zsar.trainer import ADAPTED
+
+DATASETS = ("DrawnCIFAR10", "DrawnPCAM")
+SMALL = ("--methods", "clip,tecoa:finetune,tecoa:finetune@0.5", "--training-steps", "2", "--attacks", "none,pgd-2",
+         "--images", "20")
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    reproduce.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def run(*words: str) -> str:
+    return reproduce.run(parse(*words))
+
+
+def named(name: str):
+    dataset = made_up(30, split="test")
+    dataset.name = name
+    return dataset
+
+
+@pytest.fixture
+def world(monkeypatch, tiny_clip):
+    """The command line on the tiny CLIP and made-up pictures of two tasks."""
+    monkeypatch.setattr(reproduce, "load_clip", lambda *args, **kwargs: tiny_clip)
+    monkeypatch.setattr(plan, "load_all", lambda names, *rest: ([named(name) for name in names if name != "DrawnDTD"],
+                                                                [name for name in names if name == "DrawnDTD"]))
+    for module in (models, engine):
+        monkeypatch.setattr(module, "training_images", lambda *args: (made_up(80), made_up(20)))
+
+
+# words
+
+def test_methods_in_words():
+    assert parse_method("clip").adaptation == "none"
+    method = parse_method("adv:pad+token")
+    assert (method.loss, method.method, method.weight, method.adaptation) == ("adv", "pad+token", 1, "adv:pad+token")
+    assert parse_method("tecoa:finetune@0.5").weight == .5
+    assert parse_method("adv-slow:blocks-2").method == "blocks-2"
+
+
+@pytest.mark.parametrize(("word", "error", "message"), [
+    ("tecoa", UnknownNameError, "unknown method 'tecoa': did you mean .*tecoa:finetune"),
+    ("teco:finetune", UnknownNameError, "unknown loss 'teco': did you mean .*tecoa"),
+    ("tecoa:finetun", UnknownNameError, "unknown method 'finetun': did you mean"),
+    ("tecoa:pad@0.5", AdaptationError, "expected LOSS:finetune@WEIGHT"),
+    ("tecoa:finetune@1.5", AdaptationError, "at most 1"),
+    ("tecoa:finetune@0", AdaptationError, "above 0"),
+    ("mine=nowhere.pt", AdaptationError, "expected NAME=FILE"),
+    ("clip=nowhere.pt", AdaptationError, "expected NAME=FILE"),
+])
+def test_methods_that_are_none(word, error, message):
+    with pytest.raises(error, match=message):
+        parse_method(word)
+
+
+@pytest.mark.parametrize(("words", "error", "message"), [
+    (["--datasets", "CIFAR11"], UnknownNameError, "unknown dataset"),
+    (["--attacks", "pdg-20"], UnknownNameError, "unknown attack 'pdg'"),
+    (["--attacks", "pgd-20@999"], AttackSettingsError, "grey levels from 0 to 255"),
+    (["--attacks", ","], ZsarError, "--attacks ','.*expected names"),
+    (["--methods", ""], ZsarError, "--methods ''.*expected names"),
+    (["--seeds", "1,x"], ZsarError, "--seeds x: expected whole numbers"),
+    (["--seeds", "-1"], ZsarError, "--seeds"),
+    (["--images", "0"], ZsarError, "--images 0: expected at least 1"),
+    (["--training-steps", "0"], ZsarError, "--training-steps 0: expected at least 1"),
+    (["--workers", "-1"], ZsarError, "--workers -1"),
+    (["--profile", "fulll"], UnknownNameError, "unknown profile"),
+    (["--profile", "full", "--fresh"], ZsarError, "--fresh has no meaning with the profile full"),
+])
+def test_bad_words_are_refused_before_anything_is_written(words, error, message, world, tmp_path):
+    with pytest.raises(error, match=message):
+        run(*words, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+# a run
+
+def test_the_table_and_its_rows(world, tmp_path):
+    file = tmp_path / "rows.json"
+    text = run(*SMALL, "--datasets", "DrawnCIFAR10,DrawnPCAM", "--out", str(tmp_path / "out"), "--json", str(file))
+    record = json.loads(file.read_text())
+    assert len(record["rows"]) == 6
+    assert {(row["method"], row["dataset"]) for row in record["rows"]} == {
+        (method, dataset) for method in ("clip", "tecoa:finetune", "tecoa:finetune@0.5") for dataset in DATASETS}
+    assert all(row["images"] == 20 and 0 <= row["robust"] <= row["clean"] + 30 for row in record["rows"])
+    assert record["settings"]["attacks"] == ["none", "pgd-2@4:1"] and record["failed"] == {}
+    assert {"device", "torch", "commit"} <= record["provenance"].keys()
+    assert "tecoa:finetune@0.5" in text and "DrawnPCAM" in text
+    about = [header["about"] for header in Store(tmp_path / "out").headers()
+             if header["key"]["adaptation"] == "tecoa:finetune"]
+    assert all(found["adaptation"]["loss"] == "tecoa" and found["adaptation"]["steps"] == 2 for found in about)
+
+
+def test_a_second_run_computes_nothing(world, tmp_path, monkeypatch):
+    out = ("--datasets", "DrawnPCAM", "--out", str(tmp_path / "out"))
+    first = run(*SMALL, *out)
+    monkeypatch.setattr(models, "adapt", lambda *args, **kwargs: pytest.fail("it was trained before"))
+    monkeypatch.setattr("zsar.cells.batches", lambda *args, **kwargs: pytest.fail("it was evaluated before"))
+    assert run(*SMALL, *out) == first
+    assert "6 cells, 6 done" in run(*SMALL, *out, "--dry-run")
+
+
+def test_a_dry_run_writes_nothing(world, tmp_path):
+    text = run(*SMALL, "--datasets", "DrawnCIFAR10,DrawnPCAM,DrawnDTD", "--dry-run", "--out", str(tmp_path / "out"))
+    assert "3 methods x 2 datasets (40 images) x 2 attacks x 1 seeds: 12 cells, 0 done" in text
+    assert "to train: tecoa:finetune (seed 0)" in text and "left out: DrawnDTD" in text
+    assert f"at most {3 * 40 * (1 + 2)} image-steps" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_asked_for_adds_to_what_is_there(world, tmp_path):
+    out = ("--out", str(tmp_path / "out"))
+    run("--methods", "clip", "--attacks", "none", "--images", "20", "--datasets", "DrawnPCAM", *out)
+    text = run(*SMALL, "--datasets", "DrawnCIFAR10,DrawnPCAM", *out, "--dry-run")
+    assert "12 cells, 1 done" in text
+    run("--methods", "clip", "--attacks", "none,pgd-2,pgd-2@8", "--seeds", "0,1", "--images", "20", *out)
+    assert len(Store(tmp_path / "out").headers()) == 2 * 15 * 3
+
+
+def test_the_test_images_are_the_same_for_every_seed(world, tmp_path):
+    run("--methods", "clip", "--attacks", "none", "--images", "7", "--datasets", "DrawnPCAM", "--seeds", "0,5", "--out",
+        str(tmp_path))
+    assert len({header["key"]["task"] for header in Store(tmp_path).headers()}) == 1
+
+
+def test_missing_datasets_are_left_out_and_said(world, tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    run("--methods", "clip", "--attacks", "none", "--images", "9", "--datasets", "DrawnPCAM,DrawnDTD", "--out",
+        str(tmp_path / "out"), "--json", str(file))
+    assert json.loads(file.read_text())["settings"]["missing"] == ["DrawnDTD"]
+    assert "left out: DrawnDTD" in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_does_not_stop_the_others(world, tmp_path, monkeypatch):
+    real = models.adapt
+
+    def diverging(*args, **kwargs):
+        if kwargs["loss"] == "tecoa":
+            raise DivergenceError("the loss tecoa is nan")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(models, "adapt", diverging)
+    with pytest.raises(ZsarError, match="4 of 12 cells are missing; tecoa:finetune, seed 0: the loss tecoa is nan"):
+        run("--methods", "tecoa:finetune,clip,adv:finetune", *SMALL[2:], "--datasets", ",".join(DATASETS), "--out",
+            str(tmp_path))
+    assert len(Store(tmp_path).headers()) == 8
+
+
+def test_nothing_to_train_on_is_said_before_anything_is_evaluated(world, tmp_path, monkeypatch):
+    def missing(*args):
+        raise DatasetError("ImageNet: there is no train/")
+
+    monkeypatch.setattr(engine, "training_images", missing)
+    with pytest.raises(DatasetError, match="there is no train"):
+        run(*SMALL, "--datasets", "DrawnPCAM", "--out", str(tmp_path))
+    assert not Store(tmp_path).headers()
+    run("--methods", "clip", *SMALL[2:], "--datasets", "DrawnPCAM", "--out", str(tmp_path))
+
+
+def test_a_file_of_adapted_weights_is_a_row(world, tiny_clip, tmp_path):
+    run(*SMALL, "--datasets", "DrawnPCAM", "--out", str(tmp_path / "out"))
+    trained, = (tmp_path / "out" / "adapted").glob(f"*/{ADAPTED}")
+    run("--methods", f"theirs={trained}", *SMALL[2:], "--datasets", "DrawnPCAM", "--out", str(tmp_path / "out"))
+    cells = {(header["key"]["adaptation"], header["key"]["attack"]): header["hits"]
+             for header in Store(tmp_path / "out").headers()}
+    for attack in ("none", "pgd-2@4:1"):
+        assert cells["theirs", attack] == cells["tecoa:finetune", attack]
+
+
+def test_a_damaged_cell_is_computed_again_and_said(world, tmp_path):
+    words = ("--methods", "clip", *SMALL[2:], "--datasets", "DrawnPCAM", "--out", str(tmp_path))
+    text = run(*words)
+    path, *_ = tmp_path.glob("cells/*/*.json")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.warns(UserWarning, match="damaged.*computed again"):
+        assert run(*words) == text
+
+
+def test_a_store_of_a_later_release_is_refused(world, tmp_path, monkeypatch):
+    words = ("--methods", "clip", *SMALL[2:], "--datasets", "DrawnPCAM", "--out", str(tmp_path))
+    with monkeypatch.context() as later:
+        later.setattr("zsar.results.sealed.FORMAT", 9)
+        run(*words, "--dry-run")
+        store, = [Store(tmp_path)]
+        dataset = named("DrawnPCAM").subset(20)
+        store.add_task(task_of(dataset))
+        original = reproduce.load_clip()
+        key = Subject(original, original.digest, "none", 0, {}).key(task_of(dataset), {"attack": "none"})
+        store.write(Cell(key, dataset.labels.numpy(), {}))
+    with pytest.raises(StoreError, match="format 9, this release reads up to 1"):
+        run(*words)
+
+
+def test_half_precision_files_are_read_as_single(tiny_clip, tmp_path):
+    save_adapted(tmp_path / "half.safetensors", tiny_clip, tiny_clip, "finetune", half=True)
+    save_adapted(tmp_path / "full.safetensors", tiny_clip, tiny_clip, "finetune")
+    half, full = (load_adapted(tmp_path / f"{name}.safetensors", tiny_clip) for name in ("half", "full"))
+    assert full.digest == tiny_clip.digest
+    for name, value in half.model.visual.state_dict().items():
+        assert value.dtype == tiny_clip.model.visual.state_dict()[name].dtype
+        assert (value - tiny_clip.model.visual.state_dict()[name]).abs().max() < 1e-3
+    assert (tmp_path / "half.safetensors").stat().st_size < .6 * (tmp_path / "full.safetensors").stat().st_size
+
+
+# killed
+
+COMMAND = ("--methods", "clip,tecoa:finetune", "--datasets", "DrawnCIFAR10,DrawnPCAM,DrawnEuroSAT", "--images", "90",
+           "--attacks", "none,pgd-3", "--training-steps", "6")
+
+
+def start(out: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "zsar", "reproduce", *COMMAND, "--out", str(out)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def contents(out: Path) -> dict[str, object]:
+    """Everything that a run leaves, but what says how long it took and where."""
+    found: dict[str, object] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = str(path.relative_to(out))
+        if name.startswith("cells"):
+            header, answers, _ = path.read_text().splitlines()
+            found[name] = {**json.loads(header), "run": None}, answers
+        elif name.startswith("tasks") or name.endswith(ADAPTED):
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
+def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, tmp_path):
+    began = time.monotonic()
+    whole = start(tmp_path / "whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    seconds, chance, killed = time.monotonic() - began, random.Random(kills), 0
+    for _ in range(kills):
+        process = start(tmp_path / "killed")
+        try:
+            process.wait(chance.uniform(.3 * seconds, seconds))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+            process.wait()
+    last = start(tmp_path / "killed")
+    assert last.wait() == 0, last.stderr.read()
+    assert killed and contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "killed" / "units").glob("*/*"))
+
+
+def test_two_processes_on_one_store(tmp_path):
+    both = [start(tmp_path / "both") for _ in range(2)]
+    for process in both:
+        assert process.wait() == 0, process.stderr.read()
+    alone = start(tmp_path / "alone")
+    assert alone.wait() == 0
+    cells = [{name: value for name, value in contents(tmp_path / out).items() if name.startswith("cells")}
+             for out in ("both", "alone")]
+    assert cells[0] == cells[1]
