@@ -21,7 +21,7 @@ ORDER = (
     {"adapt"},
     {"figures", "widgets"},
     {"photo", "pretrain", "grid", "bench", "bench_input", "data"},
-    {"reproduce"},
+    {"reproduce", "bench_evaluate"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

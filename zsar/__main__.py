@@ -13,6 +13,7 @@ COMMANDS = {
     "attack": ("zsar.photo", "attack a photograph of your own"),
     "adapt": ("zsar.adapt", "make a CLIP robust"),
     "bench": ("zsar.bench", "seconds of a training step, beside those of the released code"),
+    "bench-evaluate": ("zsar.bench_evaluate", "images x steps a second of an evaluation, and what feeds it"),
     "bench-input": ("zsar.bench_input", "images a second of the loaders, beside torchvision's"),
     "data": ("zsar.data", "the sixteen real datasets: list, fetch, verify, show, pack"),
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),

@@ -122,13 +122,13 @@ def prompt_sizes(clip: Clip) -> dict[str, int]:
     return sizes | ({"tokens": len(prompts["token"].tokens)} if "token" in prompts else {})
 
 
-def is_adapted(path: str | Path) -> bool:
-    """Whether ``save_adapted`` wrote a file, rather than weights of another kind."""
+def adapted_header(path: str | Path) -> dict | None:
+    """What ``save_adapted`` wrote about the weights in a file; None for a file of another kind, or none."""
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return "zsar" in (file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
-        return False
+            return json.loads((file.metadata() or {}).get("zsar", "null"))
+    except (OSError, safetensors.SafetensorError, ValueError):
+        return None
 
 
 def load_adapted(path: str | Path, original: Clip) -> Clip:

@@ -10,7 +10,7 @@ from zsar.cells import Subject
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.grid import Cell, source_images
-from zsar.methods import interpolate, is_adapted, load_adapted
+from zsar.methods import adapted_header, interpolate, load_adapted
 from zsar.paths import data_path
 from zsar.recipes import Recipe
 from zsar.reproduce.plan import Method, Plan
@@ -41,7 +41,7 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
 
 def _from_file(plan: Plan, original: Clip, file: str) -> Clip:
     """An adapted CLIP of this package, or weights that ``load_clip`` reads, such as those of TeCoA and FARE."""
-    if is_adapted(file):
+    if adapted_header(file):
         return load_adapted(file, original)
     return load_clip(plan.model, pretrained=file, device=original.device)
 
@@ -65,5 +65,7 @@ def find_adapted(plan: Plan, original: Clip, method: Method, seed: int, out: Pat
     if trained.exists():
         return trained
     shipped = data_path("drawn", "adapted", f"{method.loss}_{method.method}_seed-{seed}.safetensors")
-    wanted = original.name == "drawn" and plan.profile.name == "drawn" and not plan.fresh and not plan.training_steps
-    return shipped if wanted and shipped.exists() else None
+    settings = (adapted_header(shipped) or {}).get("settings", {})
+    same = plan.profile.name == "drawn" and settings.get("original") == original.digest and \
+        asdict(plan.recipe(method, seed)).items() <= settings.items()
+    return shipped if same and not plan.fresh else None

@@ -36,7 +36,7 @@ def device_class(model: torch.nn.Module) -> str:
 def commit(folder: Path | None = None) -> str:
     """Short commit of the checkout that this package runs from, "+" behind it if files changed since.
 
-    "none" outside a git checkout, as in an installed wheel.
+    Outside a git checkout, as in an installed wheel, what ``$ZSAR_COMMIT`` says, else "none".
     """
     git = ["git", "-C", str(folder or Path(__file__).parent)]
     try:
@@ -44,7 +44,7 @@ def commit(folder: Path | None = None) -> str:
         changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no", "--", ":/zsar", ":/data"],
                                  capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "none"
+        return os.environ.get("ZSAR_COMMIT") or "none"
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
