@@ -20,7 +20,8 @@ ORDER = (
     {"trainer"},
     {"adapt"},
     {"figures", "widgets"},
-    {"photo", "pretrain", "grid", "bench", "bench_input", "data"},
+    {"report"},
+    {"photo", "pretrain", "grid", "bench", "bench_input", "data", "results_cli"},
     {"reproduce", "bench_evaluate"},
     {"__main__"},
 )

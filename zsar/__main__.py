@@ -19,6 +19,7 @@ COMMANDS = {
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
     "reproduce": ("zsar.reproduce", "methods x datasets x attacks x seeds: the whole table, resumable"),
+    "results": ("zsar.results_cli", "a store of results: show, compare, merge, export, report"),
     "pretrain-drawn": ("zsar.pretrain", "train the drawn CLIP again"),
 }
 

@@ -73,6 +73,17 @@ def spell_attack(settings: dict) -> str:
     return f"{name}{steps}@{_short(settings['eps_255'])}{alpha}"
 
 
+def describe_attack(settings: dict) -> str:
+    """The settings of an attack in words.
+
+    >>> describe_attack(parse_attack("pgd-20-worst", 4))
+    'PGD-20, L_inf, eps 4/255, alpha 1/255, worst iterate'
+    """
+    return {"none": "no attack", "fgsm": "FGSM, eps {eps_255:g}/255",
+            "pgd": "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, {iterate} iterate"}[
+                settings["attack"]].format(**settings)
+
+
 def _short(value: float) -> str:
     """A number in few digits, if these are all it has."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zsar import datasets
-from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings
+from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings, describe_attack
 from zsar.attacks import MICRO_BATCH, image_seeds, micro_batches
 from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
 from zsar.errors import (
@@ -191,15 +191,13 @@ def table(record: dict) -> str:
         title: (lambda v: f"{v[0]:.1f}-{v[1]:.1f}") if "95" in title else "{:.1f}".format
         for title in columns.values() if "%" in title})
     settings, means = record["settings"], record["summary"]
-    attack = {"none": "no attack", "fgsm": "FGSM, eps {eps_255:g}/255", "pgd":
-              "PGD-{steps}, L_inf, eps {eps_255:g}/255, alpha {alpha_255:g}/255, {iterate} iterate"}[settings["attack"]]
     robust = f", robust {means['mean_robust']:.1f} %" if "mean_robust" in means else ""
     broken = [name for row in record["rows"] for name in row.get("unreadable", ())]
     speed = means.get("images_x_steps_per_second")
     return "\n".join([
         text, *([f"missing, and not in the mean: {', '.join(record['missing'])}"] if record.get("missing") else []),
         f"mean of {len(rows)}: clean {means['mean_clean']:.1f} %{robust}",
-        attack.format(**settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
+        describe_attack(settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
         f"seed {settings['seed']}, {record['provenance']['device']}, {means['seconds']:.1f} s"
         + (f", {speed:.0f} images x steps per second" if speed else ""),
         *([f"{len(broken)} images could not be read and do not count, e.g. {broken[0]}"] if broken else [])])

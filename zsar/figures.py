@@ -121,14 +121,17 @@ def eps_curves(eps_255: Sequence[float], series: Mapping[str, Sequence[tuple[flo
     figure, axis = _plot(6.4, 3.8)
     for values in (faint or {}).values():
         axis.plot(eps_255, values, color="0.8", linewidth=0.8, zorder=1)
-    for (label, values), colour, marker in zip(series.items(), COLOURS, MARKERS, strict=False):
+    for (label, values), (colour, marker, line) in zip(series.items(), _styles(), strict=False):
         value, low, high = np.array(values, dtype=float).T
-        axis.plot(eps_255, value, marker=marker, color=colour, label=label, zorder=3)
+        axis.plot(eps_255, value, marker=marker, color=colour, linestyle=line, label=label, zorder=3)
         axis.fill_between(eps_255, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
     axis.set(xlabel="eps in grey levels (of 255)", ylabel="accuracy in percent", ylim=(-2, 102), xticks=eps_255)
     axis.set_xticklabels([f"{eps:g}" for eps in eps_255])
     axis.grid(color="0.92")
-    axis.legend(frameon=False, fontsize=9)
+    if len(series) > len(COLOURS):  # too many to stand among the curves
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    else:
+        axis.legend(frameon=False, fontsize=9)
     return _labelled(figure, "Curves of accuracy in percent against eps in grey levels. " + " ".join(
         f"{label}: " + ", ".join(f"{v[0]:.0f} at {e:g}" for e, v in zip(eps_255, values, strict=True)) + "."
         for label, values in series.items()))
@@ -262,6 +265,40 @@ def crossing(panels: "Mapping[str, Mapping[str, Sequence[Estimate | None]]]", at
         axis.grid(axis="y", color="0.92")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _labelled(figure, "Lines that may cross, accuracy in percent. " + " ".join(words))
+
+
+def change_panels(names: Sequence[str], panels: "Mapping[str, Mapping[str, Sequence[tuple | None]]]",
+                  columns: int = 4) -> Figure:
+    """What methods change: a panel each, in it a line a task from the reference's accuracy (hollow) to the method's.
+
+    ``panels[method][series][i]`` is (reference in percent or None, Estimate of the method) of task ``names[i]``, None
+    where it is missing; bars are 95 % intervals.
+    """
+    columns, words = min(columns, len(panels)), []
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(1.5 + 2.1 * columns, (0.7 + 0.2 * len(names)) * rows), facecolor="white",
+                    layout="constrained")
+    axes, at = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True), np.arange(len(names))[::-1]
+    for axis in axes.flat[len(panels):]:
+        axis.axis("off")
+    for place, (axis, (method, series)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        for (label, pairs), colour, marker, shift in zip(series.items(), COLOURS, MARKERS, _shifts(len(series), 0.5),
+                                                         strict=False):
+            known = [(y + shift, *pair) for y, pair in zip(at, pairs, strict=True) if pair]
+            _changes(axis, known, label, colour, marker)
+            both = [(before, after.value) for _, before, after in known if before is not None]
+            words.append(f"{method}, {label}: " + ("{:.0f} to {:.0f} on average.".format(*np.mean(both, axis=0)) if both
+                                                   else "nothing to compare."))
+        axis.set(xlim=(-3, 103), ylim=(-0.6, len(names) - 0.4), yticks=at, yticklabels=names)
+        axis.set_title(method, fontsize=9)
+        axis.tick_params(labelsize=8, labelbottom=place + columns >= len(panels))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="0.92")
+    figure.supxlabel("accuracy in percent: hollow the original, filled the method with its 95 % interval", fontsize=9)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False,
+                  fontsize=9)
+    return _labelled(figure, f"A panel a method, a line for each of {len(names)} tasks from the accuracy of the "
+                             f"original to that of the method, in percent. {' '.join(words)}")
 
 
 def training_curves(history: "History") -> Figure:
@@ -466,6 +503,15 @@ def _pull(axis, name: str, marker: str, targets: dict, pulled: list[str], learn:
     axis.set(xlim=(-1.4, 1.4), ylim=(-.52, 1.42), aspect="equal")
     axis.set_title(name, fontsize=10, fontweight="bold", pad=3)
     axis.text(0, -.14, words, ha="center", va="top", fontsize=8.5)
+
+
+def _changes(axis, known: Sequence[tuple], label: str, colour: str, marker: str) -> None:
+    both = np.array([(y, before, after.value) for y, before, after in known if before is not None]).reshape(-1, 3).T
+    axis.hlines(*both, color=colour, linewidth=1, alpha=.5, zorder=1)
+    axis.plot(both[1], both[0], marker, color=colour, markerfacecolor="white", markersize=4, zorder=2)
+    bars = np.hstack([_range(after) for _, _, after in known]) if known else np.empty((3, 0))
+    axis.errorbar(bars[0], [y for y, *_ in known], xerr=_bars(*bars), fmt=marker, color=colour, markersize=4,
+                  elinewidth=0.8, zorder=3, label=label)
 
 
 def _at(angle: float, radius: float) -> np.ndarray:

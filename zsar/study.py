@@ -6,7 +6,6 @@ An interval holds two things that could have fallen otherwise, the test pictures
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ class Study:
     def mean(self, loss: str, method: str, kind: str, group: str = "unseen", **other) -> Estimate | None:
         """Accuracy over a group of tasks, each of the same weight; None where the cell is missing."""
         found = estimate(self.bits(loss, method, kind, group, **other).swapaxes(0, 1).astype(float))
-        return found and replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
+        return found and found.bounded
 
     def difference(self, a: tuple, b: tuple, kind: str, group: str = "unseen", **other) -> Estimate | None:
         """How far ``a`` is ahead of ``b``, paired by picture and seed; None where one is missing.

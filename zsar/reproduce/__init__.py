@@ -12,6 +12,7 @@ from zsar.clip import load_clip
 from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments
 from zsar.outputs import writable_file, write_json
+from zsar.report import write_report
 from zsar.reproduce.engine import Inventory, Progress, check_source, measure, say
 from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
 from zsar.results import Key, Store, provenance
@@ -70,13 +71,17 @@ def _report(plan: Plan, inventory: Inventory, failed: dict[str, str], file: Path
     """Write what was asked for. Raises ZsarError, at the end, where something of the plan could not be measured."""
     store = inventory.store
     wanted = {key.id for key, _ in inventory.done()}
-    found = rows(header for header in store.headers() if Key(**header["key"]).id in wanted)
+    headers = [header for header in store.headers() if Key(**header["key"]).id in wanted]
+    found = rows(headers)
     if file:
         write_json(file, {"rows": found, "settings": plan.settings, "failed": failed,
                           "provenance": provenance(inventory.subjects[0].clip)})
     tables = [f"{kind} %\n" + wide(found, kind, [method.name for method in plan.methods],
                                    [dataset.name for dataset in plan.datasets]).round(1).to_string()
               for kind in ("clean", "robust") if any(kind in row for row in found)]
+    if headers:
+        page = write_report(store, plan.settings, store.folder / "report.html", headers=headers, failed=failed)
+        tables.append(f"the report, with intervals, figures and where each number comes from: {page}")
     if failed or len(wanted) < inventory.cells:
         say("\n\n".join(tables))
         raise ZsarError(f"{inventory.cells - len(wanted)} of {inventory.cells} cells are missing"

@@ -7,6 +7,7 @@ from zsar.results.statistics import (
     Estimate,
     Paired,
     estimate,
+    holm,
     interval,
     mean_interval,
     pack_bits,
@@ -16,4 +17,5 @@ from zsar.results.statistics import (
 from zsar.results.store import Store
 
 __all__ = ["Z95", "Cell", "Estimate", "Key", "Paired", "Store", "Task", "Unit", "check", "commit", "device_class",
-           "estimate", "interval", "machine", "mean_interval", "pack_bits", "paired", "provenance", "unpack_bits"]
+           "estimate", "holm", "interval", "machine", "mean_interval", "pack_bits", "paired", "provenance",
+           "unpack_bits"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.1f} ({self.low:.1f} to {self.high:.1f})"
+
+    @property
+    def bounded(self) -> "Estimate":
+        """The same with an interval that ends at 0 and 100, as that of an accuracy does."""
+        return replace(self, low=max(0.0, self.low), high=min(100.0, self.high))
 
 
 def estimate(tasks: Sequence[np.ndarray]) -> Estimate | None:
@@ -107,6 +112,19 @@ def paired(a: np.ndarray, b: np.ndarray) -> Paired:
     half = Z95 * math.sqrt(first + second - (first - second)**2 / m) / m
     return Paired(100 * (only_a - only_b) / n, 100 * (centre - half), 100 * (centre + half), only_a, only_b, n,
                   float(p))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values of several tests after Holm (1979), in the order given: below 5 % those that stand when asked together.
+
+    The chance that any test of them all errs is held, whatever depends on what. The smallest of m is multiplied by m,
+    the next by m - 1, and so on; none becomes smaller than one before it.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
+    return adjusted.tolist()
 
 
 def pack_bits(correct: torch.Tensor | np.ndarray) -> str:
