@@ -213,7 +213,7 @@ def test_visual_prompts_are_told(tower, small, robust, tmp_path):
     pads = {"module.pad_up": torch.randn(1, 3, 2, 16), "module.pad_left": torch.randn(1, 3, 12, 2)}
     path = save_tecoa(tmp_path / "vp.pth.tar", robust.visual.state_dict() if tower else None, (1, 5, 32), pads)
     with pytest.raises(CheckpointError, match=r"vp.pth.tar is a checkpoint of visual prompts \(pad_left \[1, 3, 12, 2\]"
-                                              r", pad_up .*, prompt \[1, 5, 32\]\).*--method pad.token"):
+                                              r", pad_up .*, prompt \[1, 5, 32\]\).*give it as --adapted"):
         load_clip(QUICK, pretrained=path, device="cpu")
 
 

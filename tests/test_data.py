@@ -85,7 +85,7 @@ def test_verify_counts(root, capsys):
     both = data.verify(get_manifest("CIFAR10"), root, splits=("test", "train"))
     assert both == ({"test": "files", "train": "files"}, [*found, "train: found 10 images, expected 50,000"])
     layouts, missing = data.verify(get_manifest("Food101"), root, splits=("test", "train"))
-    assert layouts == {} and len(missing) == 1 and "there is no food-101/" in missing[0]
+    assert layouts == {} and len(missing) == 1 and missing[0].startswith("there is no food-101/")
 
 
 def test_a_training_split_is_looked_at_when_asked_for(whole, capsys, monkeypatch, tmp_path):
@@ -213,6 +213,15 @@ def test_what_is_not_whole_is_packed_only_when_asked(root, capsys):
     assert "found 10 images, expected 10,000" in zsar(capsys, "pack", "CIFAR10", "--root", root, status=2)
 
 
+def test_one_that_cannot_be_packed_or_shown_does_not_stop_the_others(root, whole, capsys, tmp_path):
+    for task, what, more in (("pack", "packed", ["--partial"]), ("show", "shown", ["--out", str(tmp_path)])):
+        assert cli.main(["data", task, "Food101", "EuroSAT", "--root", str(root), *more]) == 2
+        captured = capsys.readouterr()
+        assert "EuroSAT" in captured.out and "Food101: there is no food-101/" in captured.out
+        assert f"1 of 2 datasets cannot be {what}: Food101; the lines above say why" in captured.err
+    shutil.rmtree(root / "packed")
+
+
 def test_show_writes_a_sheet(root, capsys, tmp_path):
     out = zsar(capsys, "show", "OxfordPets", "--root", root, "--out", tmp_path / "sheets")
     image = Image.open(tmp_path / "sheets" / "OxfordPets.png")
@@ -239,6 +248,27 @@ def test_fetch_takes_the_next_source_and_says_why(tmp_path, capsys, monkeypatch)
     out = zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path)
     assert tried == ["archive", "parquet"]
     assert out == "CIFAR10: archive: the host is gone\nCIFAR10: partial, 10 images\n"
+
+
+def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
+    asked, images = [], {("CIFAR10", "test"): 10, ("CIFAR10", "train"): 10, ("EuroSAT", "test"): 10}
+    monkeypatch.setattr(data, "expected_images", lambda manifest, split: images.get((manifest.name, split)))
+
+    def fetch(source, root, name, split, **how):
+        asked.append((name, split, source.kind))
+        for part in ("test", "train") if split == "all" else (split,):
+            build_parquet(root / "parquet" / name, get_manifest(name).annotated, list(range(10)), part=part)
+        return ""
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    assert zsar(capsys, "fetch", "CIFAR10", "--root", tmp_path) == "CIFAR10: present, 10 images\n"
+    message = str(pytest.raises(DatasetError, load_dataset, "CIFAR10", "train", tmp_path).value)
+    assert "'data fetch CIFAR10 --split train' gets the rest" in message
+    assert zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "train") == (
+        "CIFAR10 train: present, 10 images\nEuroSAT: it has no train split, nothing to fetch\n")
+    out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")
+    assert out == "CIFAR10: present, nothing to do\nEuroSAT: present, 10 images\n"
+    assert asked == [("CIFAR10", "test", "archive"), ("CIFAR10", "train", "parquet"), ("EuroSAT", "all", "archive")]
 
 
 def test_one_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
@@ -288,8 +318,11 @@ def test_without_a_terminal_no_large_download_begins(monkeypatch):
 @pytest.mark.parametrize(("words", "message"), [
     (["verify", "CIFAR"], "unknown dataset 'CIFAR': did you mean"), (["fetch"], "required: NAME"), ([], "required"),
     (["pack", "CIFAR10", "--split", "val"], "unknown split 'val': expected one of test, train"),
-    (["vrify", "CIFAR10"], "invalid choice: 'vrify'")])
-def test_bad_input(words, message, tmp_path, capsys):
+    (["vrify", "CIFAR10"], "invalid choice: 'vrify'"),
+    (["pack", "photos"], "unknown dataset 'photos': expected ./photos if that folder or file is meant")])
+def test_bad_input(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     assert message in zsar(capsys, *words, *(["--root", tmp_path] if len(words) > 1 else []), status=2)
 
 
@@ -307,5 +340,22 @@ def test_images_of_ones_own_are_verified_and_shown(capsys, tmp_path):
     assert zsar(capsys, "verify", place) == f"{place}: whole\n"
     assert "2 of 2 images" in zsar(capsys, "show", place, "--out", tmp_path) and (tmp_path / "mine.png").is_file()
     (tmp_path / "mine" / "cat" / "2.png").write_text("no image")
-    assert "1 of 1 datasets are not whole" in zsar(capsys, "verify", place, status=2)
-    assert "unknown dataset" in zsar(capsys, "pack", place, status=2)
+    assert "mend or delete what the lines above name" in zsar(capsys, "verify", place, status=2)
+    assert "cannot read the image cat/2.png" in zsar(capsys, "pack", place, "--root", tmp_path, status=2)
+    assert "is a place of your own: there is nothing to fetch" in zsar(capsys, "fetch", place, status=2)
+
+
+def test_images_of_ones_own_are_packed(capsys, tmp_path):
+    for split in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            Image.new("RGB", (30, 40), (90 * number, 0, 0)).save(tmp_path / "mine" / split / name / "1.png")
+    place, root = f"{tmp_path}/mine/", tmp_path / "root"
+    for split in ("train", "test"):
+        out = zsar(capsys, "pack", place, "--root", root, "--split", split)
+        assert out.startswith(f"{root}/packed/own-mine-") and f"-{split}: 0.00 GB" in out
+        files, packed = load_dataset(place, split, tmp_path / "none"), load_dataset(place, split, root)
+        assert files.decodes and not packed.decodes and packed.layout == "own" and packed.ids == files.ids
+        assert all(map(torch.equal, packed.stack(), files.stack()))
+    (tmp_path / "mine" / "test" / "cat" / "2.png").write_text("no image")
+    assert "mend or delete" in zsar(capsys, "verify", place, "--root", root, status=2)  # the files, not the copy

@@ -273,7 +273,7 @@ def test_files_are_compared_with_what_is_known(tmp_path, known, said, verified):
         found = check_files(Source(kind, "", None, files, (), verified), tmp_path)
         doubt = "" if verified else " (which was never compared with the genuine file)"
         assert found == [f"{tmp_path / 'data.bin'}: {line}{doubt}" for line in said]
-    assert check_files(Source("parquet", "", None, {"data/test-*": {}}, (), verified), tmp_path) == []
+    assert check_files(Source("parquet", "", None, {}, (), verified), tmp_path) == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -524,44 +524,55 @@ def point_client_at(port, monkeypatch):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files = {"data/train-00000-of-00001.parquet": b"train" * 100, "data/test-00000-of-00001.parquet": b"test",
-                    "test/0.tar": b"tar", "classnames.txt": b"a\nb\n", "README.md": b"read"}
+                    "test/0.tar": b"tar", "test/nshards.txt": b"1", "train/0.tar": b"train", "train/nshards.txt": b"1",
+                    "classnames.txt": b"a\nb\n", "README.md": b"read"}
     server.errors, server.sent = {}, []
     point_client_at(server.server_port, monkeypatch)
     monkeypatch.setenv("no_proxy", "*")
     yield from running(server)
 
 
-def shards(kind, *names):
-    return Source(kind, "made/up", None, {name: {} for name in names}, (), verified=False)
+def shards(kind):
+    return Source(kind, "made/up", None, {}, (), verified=False)
 
 
 def downloaded(folder):
     return {name for name in contents(folder) if ".cache" not in name}
 
 
-@pytest.mark.parametrize(("kind", "names", "expected"), [
-    ("parquet", (), {"data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"}),
-    ("parquet", ("data/test-*",), {"data/test-00000-of-00001.parquet"}),
-    ("wds", (), {"test/0.tar", "classnames.txt"}),
+TEST, TRAIN = "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"
+TEST_TARS, TRAIN_TARS = {"test/0.tar", "test/nshards.txt"}, {"train/0.tar", "train/nshards.txt"}
+
+
+@pytest.mark.parametrize(("kind", "split", "expected"), [
+    ("parquet", "test", {TEST}), ("parquet", "train", {TRAIN}), ("parquet", "all", {TEST, TRAIN}),
+    ("wds", "test", {"classnames.txt", *TEST_TARS}), ("wds", "train", {"classnames.txt", *TRAIN_TARS}),
+    ("wds", "all", {"classnames.txt", *TEST_TARS, *TRAIN_TARS}),
 ])
-def test_shards_come_from_the_hub_once(hub, tmp_path, kind, names, expected):
-    assert get(shards(kind, *names), tmp_path) == ""
+def test_shards_of_a_split_come_from_the_hub_once(hub, tmp_path, kind, split, expected):
+    assert get(shards(kind), tmp_path, split=split) == ""
     assert downloaded(tmp_path) == {f"{kind}/Made up/{name}" for name in expected}
     assert all((tmp_path / kind / "Made up" / name).read_bytes() == hub.files[name] for name in expected)
     hub.sent.clear()
-    get(shards(kind, *names), tmp_path)
+    get(shards(kind), tmp_path, split=split)
     assert [line for line in hub.sent if line.startswith("GET")] == []
+
+
+def test_a_split_that_no_shard_is_named_after_brings_all_of_them(hub, tmp_path):
+    hub.files = {"[a] data/part-0.parquet": b"0", "[a] data/part-1.parquet": b"1", "README.md": b"read"}
+    get(shards("parquet"), tmp_path)
+    assert downloaded(tmp_path) == {f"parquet/Made up/[a] data/part-{number}.parquet" for number in (0, 1)}
 
 
 def test_shards_are_asked_for_and_need_space(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ASK_ABOVE", 500)
     asked = []
-    fails(shards("parquet"), tmp_path, agreed=asked.append)
+    fails(shards("parquet"), tmp_path, agreed=asked.append, split="all")
     assert asked == [504]
+    get(shards("parquet"), tmp_path / "test alone is less")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("usage", "total used free")(0, 0, 503))
-    assert "504 bytes are needed, 503 are free" in fails(shards("parquet"), tmp_path, OutputError)
-    assert downloaded(tmp_path) == set()
-    assert hub.sent == []
+    assert "504 bytes are needed, 503 are free" in fails(shards("parquet"), tmp_path, OutputError, split="all")
+    assert downloaded(tmp_path) == {f"test alone is less/parquet/Made up/{TEST}"}
 
 
 @pytest.mark.parametrize("where", ["api", "file"])
@@ -580,7 +591,9 @@ def test_a_dataset_that_the_hub_does_not_have_is_said(hub, tmp_path):
 
 
 def test_a_hub_without_such_files_is_said(hub, tmp_path):
-    assert "has no files val/*" in fails(shards("parquet", "val/*"), tmp_path)
+    hub.files = {"README.md": b"read"}
+    assert "has no files *.parquet: expected some" in fails(shards("parquet"), tmp_path)
+    assert "has no files *.tar, *.txt: expected some" in fails(shards("wds"), tmp_path)
 
 
 def test_a_hub_out_of_reach_is_said(tmp_path, monkeypatch, hub):

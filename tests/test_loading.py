@@ -1,17 +1,19 @@
 """Batches: the same bits with and without worker processes, and what cannot be read is named and left out."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
 from made_up import made_up
 from PIL import Image
+from real_fixtures import build, build_parquet, build_wds
+from torch.utils.data import ConcatDataset, DataLoader
 
 from zsar.datasets import batches, load_dataset
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.loading import default_workers
-from zsar.datasets.own import load_own
+from zsar.datasets.manifest import get_manifest
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.packed import pack
 from zsar.datasets.real.images import Decoder
 from zsar.errors import UnreadableImageError
 
@@ -73,7 +75,28 @@ def test_workers_are_for_decoding_on_an_accelerator():
     assert default_workers(files, CPU) == default_workers(made_up(4), torch.device("cuda")) == 0
 
 
-def test_files_and_drawn_pictures_can_be_sent_to_a_process(photos):
-    for dataset in (load_own(photos, "test"), load_dataset("DrawnCIFAR10").select(np.arange(4))):
-        again = pickle.loads(pickle.dumps(dataset))
-        assert torch.equal(again.stack()[0], dataset.stack()[0])
+def every_kind(root, photos):
+    """A dataset of every kind of reader, below ``root``."""
+    for name in ("EuroSAT", "CIFAR10", "STL10", "PCAM"):  # class folders, pickles, plain bytes, HDF5
+        build(name, root, get_manifest(name).annotated, per_class=1)
+        yield load_dataset(name, root=root, partial=True)
+    for name, folder, build_shards in (("OxfordPets", "parquet", build_parquet), ("DTD", "wds", build_wds)):
+        classes = get_manifest(name).annotated
+        build_shards(root / folder / name, classes, list(range(len(classes))))
+        yield load_dataset(name, root=root, partial=True)
+    own = load_own(photos, "test")
+    pack(own, own_packed_folder(root, photos, "test"), own_packed_as(photos, "test"))
+    yield from (own, load_dataset(str(photos), root=root), load_dataset("DrawnCIFAR10"))
+
+
+def test_a_process_started_by_spawn_reads_what_is_read_here(photos, tmp_path_factory):
+    """One process for every kind of reader, which shares nothing with this one, as on macOS and Windows."""
+    every = list(every_kind(tmp_path_factory.mktemp("root"), photos))
+    assert [(dataset.layout, dataset.decodes) for dataset in every] == [
+        *[("files", True)] * 4, ("parquet", True), ("wds", True), ("own", True), ("own", False), ("drawn", False)]
+    together = ConcatDataset(every)
+    rows = [[end - 1, end - len(dataset)] for dataset, end in zip(every, together.cumulative_sizes, strict=True)]
+    loader = DataLoader(together, batch_sampler=rows, num_workers=1, multiprocessing_context="spawn")
+    for (images, labels), dataset in zip(loader, every, strict=True):
+        expected = dataset.select(np.array([len(dataset) - 1, 0])).stack()
+        assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1])

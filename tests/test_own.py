@@ -1,5 +1,10 @@
 """Images of one's own: folders of classes, or a CSV file."""
 
+import os
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +12,9 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from zsar.datasets import load_dataset
-from zsar.errors import DatasetError
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.packed import pack
+from zsar.errors import DatasetError, UnknownNameError, UnreadableImageError
 
 
 def save(path, seed=0, size=(30, 50)):
@@ -79,6 +86,88 @@ def test_csv_files_that_do_not_do(text, message, folder):
     (folder / "list.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         load_dataset(str(folder / "list.csv"))
+
+
+# packed copies
+
+def pack_own(place, root, split="test"):
+    pack(load_own(place, split), own_packed_folder(root, place, split), own_packed_as(place, split))
+
+
+def touch(path):
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def move_to_another_class(folder):
+    (folder / "axolotl" / "z.PNG").rename(folder / "guinea_pig" / "z.PNG")
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: save(folder / "axolotl" / "z.PNG", 9), lambda folder: save(folder / "axolotl" / "new.png"),
+    lambda folder: (folder / "axolotl" / "z.PNG").unlink(), lambda folder: touch(folder / "axolotl" / "z.PNG"),
+    move_to_another_class, lambda folder: save(folder / "zebra" / "1.png")])
+def test_a_packed_copy_is_used_until_something_changes(change, folder, tmp_path, recwarn):
+    root = tmp_path / "root"
+    pack_own(folder, root)
+    packed, files = load_dataset(f"{folder}/", root=root), load_own(folder, "test")
+    assert not packed.decodes and packed.ids == files.ids and all(map(torch.equal, packed.stack(), files.stack()))
+    assert not recwarn
+    change(folder)
+    with pytest.warns(UserWarning, match=f"own-pets-.* is stale.* not used: pack again with python -m "
+                                          f"zsar data pack {folder} --split test --root {root}$"):
+        stale = load_dataset(str(folder), root=root)
+    changed = load_own(folder, "test")
+    assert stale.decodes and stale.ids == changed.ids and all(map(torch.equal, stale.stack(), changed.stack()))
+    pack_own(folder, root)
+    assert not load_dataset(str(folder), root=root).decodes
+
+
+def test_a_csv_file_whose_labels_change_makes_its_copy_stale(folder, tmp_path):
+    place, root = folder / "list.csv", tmp_path / "root"
+    rows = "path,label,split\naxolotl/z.PNG,cat,train\naxolotl/10.webp,dog,train\nguinea_pig/b.png,{},test\n"
+    place.write_text(rows.format("cat"))
+    pack_own(place, root, "train")
+    assert not load_dataset(str(place), "train", root).decodes
+    place.write_text(rows.format("dog"))  # of the other split, the classes are as they were
+    assert not load_dataset(str(place), "train", root).decodes
+    place.write_text(rows.format("cow"))
+    with pytest.warns(UserWarning, match=f"list.csv --split train --root {root}$"):
+        assert load_dataset(str(place), "train", root).decodes
+
+
+def test_places_of_one_name_have_copies_of_their_own(folder, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    shutil.copytree(folder, tmp_path / "other" / "pets")
+    mine, other = (own_packed_folder(tmp_path, place, "test") for place in (folder, tmp_path / "other" / "pets"))
+    assert mine != other and mine.parent == tmp_path / "packed"
+    assert re.fullmatch("own-pets-[0-9a-f]{12}-test", mine.name)
+    monkeypatch.chdir(folder)
+    assert {own_packed_folder(tmp_path, Path(place), "test") for place in (".", "../pets", folder)} == {mine}
+
+
+def test_a_file_that_is_gone_is_named_when_it_is_read(folder, tmp_path):
+    pack_own(folder, tmp_path / "root")
+    (folder / "axolotl" / "gone.png").symlink_to(folder / "nothing.png")
+    with pytest.warns(UserWarning, match="is stale"):
+        dataset = load_dataset(str(folder), root=tmp_path / "root")
+    with pytest.raises(UnreadableImageError, match="axolotl/gone.png"):
+        dataset.stack()
+
+
+def test_a_broken_copy_is_said(folder, tmp_path):
+    pack_own(folder, tmp_path)
+    (own_packed_folder(tmp_path, folder, "test") / "about.json").write_text("{")
+    with pytest.raises(DatasetError, match="cannot read the packed images .* delete that folder"):
+        load_dataset(str(folder), root=tmp_path)
+
+
+def test_a_place_is_written_with_a_slash(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(UnknownNameError, match="unknown dataset 'pets': expected ./pets if that folder"):
+        load_dataset("pets")
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        load_dataset("OxfordPet")
 
 
 def test_places_that_do_not_do(folder, tmp_path):

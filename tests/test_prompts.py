@@ -4,6 +4,7 @@ import copy
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import open_clip
 import open_clip.timm_model
 import pytest
@@ -11,8 +12,8 @@ import timm
 import torch
 
 from zsar.clip import Clip, load_clip
-from zsar.errors import PromptError
-from zsar.methods import make_student, trainable
+from zsar.errors import CheckpointError, PromptError
+from zsar.methods import load_adapted, make_student, trainable
 from zsar.prompts import PadPrompt, TokenPrompt, attach, token_places
 from zsar.recipes import Recipe
 
@@ -234,6 +235,61 @@ def test_tokens_begin_apart_and_by_their_seed():
     assert not torch.allclose(tokens, TokenPrompt(50, 64, seed=2).tokens)
     assert tokens.std().item() == pytest.approx(1, rel=0.05)
     assert torch.pdist(tokens).min() > 4
+
+
+# prompts of the released code
+
+def save_authors(path, *, pad=3, size=16, tokens=5, width=32, **change):
+    """A file as ``visual_prompt.py`` of Mao et al. writes it, its prompters wrapped by DataParallel."""
+    shapes = {"pad_up": (pad, size), "pad_down": (pad, size), "pad_left": (size - 2 * pad, pad),
+              "pad_right": (size - 2 * pad, pad)}
+    generator = torch.Generator().manual_seed(7)
+    sides = {name: torch.randn(1, 3, *shape, generator=generator) for name, shape in shapes.items()}
+    state = {"epoch": 2, "state_dict": {f"module.{name}": value for name, value in sides.items()},
+             "add_prompter": {"module.prompt": torch.randn(1, tokens, width, generator=generator)},
+             "best_acc1": np.mean([31.5, 40.25]), "optimizer": {"state": {}, "param_groups": [{"lr": np.float64(40)}]}}
+    torch.save(state | change, path)
+    return sides, state["add_prompter"]["module.prompt"][0]
+
+
+@pytest.mark.parametrize("pad", [1, 3, 8])
+def test_prompts_of_mao_et_al_are_the_same_function(tiny_clip, images, tmp_path, pad):
+    sides, tokens = save_authors(tmp_path / "model_best.pth.tar", pad=pad)
+    frame, inside = torch.zeros(3, 16, 16), slice(pad, 16 - pad)
+    frame[:, :pad], frame[:, 16 - pad:] = sides["pad_up"][0], sides["pad_down"][0]
+    frame[:, inside, :pad], frame[:, inside, 16 - pad:] = sides["pad_left"][0], sides["pad_right"][0]
+    before, clip = tiny_clip.digest, load_adapted(tmp_path / "model_best.pth.tar", tiny_clip)
+    assert torch.equal(clip.model.prompts["pad"].frame(), frame)
+    with torch.no_grad():
+        by_hand = tower_by_hand(tiny_clip.model.visual, tiny_clip.preprocess(images) + frame, tokens)
+        assert torch.allclose(clip.embed(images), by_hand, atol=1e-6)
+        assert not torch.allclose(tiny_clip.embed(images), by_hand, atol=1e-2)
+    assert clip.name == "tiny, pad+token" and not trainable(clip) and tiny_clip.digest == before
+
+
+@pytest.mark.parametrize(("sizes", "kinds"), [({"tokens": 0}, ["pad"]), ({"pad": 0}, ["token"]),
+                                              ({"state_dict": {}}, ["token"])])
+def test_one_kind_of_prompt_of_mao_et_al(tiny_clip, tmp_path, sizes, kinds):
+    save_authors(tmp_path / "one.pth.tar", **sizes)
+    clip = load_adapted(tmp_path / "one.pth.tar", tiny_clip)
+    assert list(clip.model.prompts) == kinds and clip.name == f"tiny, {kinds[0]}"
+
+
+@pytest.mark.parametrize(("change", "error", "message"), [
+    ({"size": 24}, PromptError, "for images of 24 pixels: tiny sees 16"),
+    ({"width": 64}, PromptError, "width 64: the tokens of tiny have 32"),
+    ({"state_dict": {"module.patch": torch.ones(1, 3, 4, 4)}}, PromptError, r"patch \[1, 3, 4, 4\].*expected pad_up"),
+    ({"state_dict": {"module.pad_up": torch.ones(1, 3, 4, 16)}}, PromptError, r"pad_up \[1, 3, 4, 16\].*expected"),
+    ({"add_prompter": {"module.prompt": torch.ones(4)}}, PromptError, r"prompt \[4\].*expected"),
+    ({"add_prompter": {"prompt": torch.ones(1, 4, 32), "pos_embedding": torch.ones(1, 4, 1)}}, PromptError, "pos_emb"),
+    ({"add_prompter": {"prompt": torch.full((1, 4, 32), torch.nan)}}, CheckpointError, "NaN or infinite prompts"),
+    ({"vision_encoder_state_dict": {}}, CheckpointError, "weights are given as pretrained"),
+    ({"pad": 0, "tokens": 0}, CheckpointError, "no checkpoint of visual prompts alone")])
+def test_other_prompts_are_refused(tiny_clip, tmp_path, change, error, message):
+    save_authors(tmp_path / "other.pth.tar", **change)
+    with pytest.raises(error, match=message) as caught:
+        load_adapted(tmp_path / "other.pth.tar", tiny_clip)
+    assert "\n" not in str(caught.value)
 
 
 # gradients and copies

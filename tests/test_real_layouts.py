@@ -152,14 +152,14 @@ def test_listings_travel_between_processes(name, tmp_path):
     assert len(pickle.dumps(listing.encoded)) < 3000 or name.startswith("CIFAR")
 
 
-@pytest.mark.parametrize(("method", "name"), [("spawn", "PCAM"), ("fork", "PCAM"), ("fork", "STL10")])
-def test_worker_processes_read_what_is_read_here(method, name, tmp_path):
+@pytest.mark.parametrize("name", ["PCAM", "STL10"])
+def test_forked_worker_processes_read_what_is_read_here(name, tmp_path):
     build(name, tmp_path)
     listing = read(name, tmp_path)
     data = ImageDataset(name, "test", CLASSES[name], ["{}"], torch.from_numpy(listing.labels), listing.ids,
                         Decoder(listing.encoded, listing.ids, "none"))
     images, labels = data.stack()
-    loader = DataLoader(data, batch_size=3, num_workers=1, multiprocessing_context=method)
+    loader = DataLoader(data, batch_size=3, num_workers=1, multiprocessing_context="fork")
     found = list(loader)
     assert torch.equal(torch.cat([batch[0] for batch in found]), images)
     assert torch.equal(torch.cat([batch[1] for batch in found]), labels)

@@ -19,7 +19,7 @@ from real_fixtures import CLASSES, add_member, build_parquet, build_wds
 
 from zsar.datasets.real import Listing
 from zsar.datasets.real.images import Decoder
-from zsar.datasets.real.shards import match_classes, read_parquet, read_wds
+from zsar.datasets.real.shards import files_to_fetch, match_classes, read_parquet, read_wds
 from zsar.errors import DatasetError, UnreadableImageError
 
 PETS = CLASSES["OxfordPets"]
@@ -85,6 +85,38 @@ def test_classes_are_matched_by_name_or_else_by_place(own, annotated, expected):
 def test_classes_of_another_set_or_order_are_refused(own):
     with pytest.raises(DatasetError, match="another dataset"):
         match_classes("it", Path("classes"), own, PETS)
+
+
+# which files
+
+@pytest.mark.parametrize(("build", "read", "part", "split"), [
+    (build_parquet, read_parquet, "test", "test"), (build_parquet, read_parquet, "validation", "test"),
+    (build_parquet, read_parquet, "train", "train"), (build_wds, read_wds, "test", "test"),
+    (build_wds, read_wds, "val", "test"), (build_wds, read_wds, "train", "train")])
+def test_what_is_fetched_of_a_split_is_what_is_read(build, read, part, split, tmp_path):
+    """Without the files of the other splits the same is read."""
+    others = ("unsupervised", "train" if split == "test" else "test")
+    for name, labels in ((part, LABELS), *((other, [0, 1, 2, 3]) for other in others)):
+        build(tmp_path, PETS, labels, part=name)
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    expected = read(tmp_path, split, PETS)
+    fetched = files_to_fetch("wds" if build is build_wds else "parquet", files, split)
+    assert not any(other in file for file in fetched for other in others)
+    for file in set(files) - set(fetched):
+        (tmp_path / file).unlink()
+    found = read(tmp_path, split, PETS)
+    assert found.ids == expected.ids and found.labels.tolist() == LABELS
+    assert list(found.encoded) == list(expected.encoded)
+
+
+def test_both_splits_are_fetched_when_asked_for():
+    files = ["data/train-0.parquet", "test/0000.parquet", "valid.parquet", "data/contest-0.parquet", "README.md"]
+    assert files_to_fetch("parquet", files, "all") == files[:3]
+    assert files_to_fetch("parquet", files, "test") == files[1:3]
+    assert files_to_fetch("parquet", files[3:], "test") == ["data/contest-0.parquet"]
+    tars = ["classnames.txt", "templates.txt", "test/0.tar", "test/nshards.txt", "train/0.tar", "train/nshards.txt"]
+    assert files_to_fetch("wds", tars, "train") == ["train/0.tar", "classnames.txt", "train/nshards.txt"]
+    assert files_to_fetch("wds", [*tars[:2], "0.tar"], "test") == ["classnames.txt", "templates.txt", "0.tar"]
 
 
 # parquet

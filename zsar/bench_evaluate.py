@@ -57,7 +57,10 @@ def matrix_rate(device: torch.device, seconds: float = 2.0) -> float:
 
 
 def image_flops(clip: Clip, size: int) -> int:
-    """Floating-point operations of one image's way through the image tower, counted by torch."""
+    """Floating-point operations of one image's way through the image tower, counted by torch.
+
+    On a CPU torch leaves out the products inside attention, one in a hundred for ViT-B/32.
+    """
     image = torch.rand(1, 3, size, size, device=clip.device).requires_grad_()  # else torch fuses what it does not count
     with FlopCounterMode(display=False) as counter:
         clip.features(image)

@@ -21,7 +21,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from zsar.clip import pick_device
-from zsar.datasets import ImageDataset, batches, load_dataset
+from zsar.datasets import ImageDataset, batches
+from zsar.datasets.own import load_own
 from zsar.datasets.packed import pack, read_packed
 from zsar.errors import DatasetError, ZsarError
 from zsar.outputs import writable_file, write_json
@@ -35,7 +36,7 @@ def compare_loaders(folder: str, workers: int, repeats: int, device: torch.devic
 
     Raises DatasetError where the folder cannot be read, or holds an image that only one of them reads.
     """
-    files = load_dataset(folder)
+    files = load_own(Path(folder), "test")  # whether there is a packed copy of it or not
     with tempfile.TemporaryDirectory() as place:
         pack(files, Path(place) / "packed")
         size = sum(path.stat().st_size for path in (Path(place) / "packed").iterdir())

@@ -255,12 +255,31 @@ def _read_file(path: Path) -> dict:
 
 def _refuse_prompts(content: dict, path: Path) -> None:
     """Raise CheckpointError for visual prompts saved by Mao et al.'s code; beside TeCoA's weights they are empty."""
-    parts = [content[part] for part in ("state_dict", "add_prompter") if isinstance(content.get(part), dict)]
-    prompts = {f"{str(key).removeprefix('module.')} {list(value.shape)}" for part in parts
-               for key, value in part.items() if isinstance(value, Tensor) and value.numel()}
-    if "add_prompter" in content and prompts:
-        raise CheckpointError(f"{path} is a checkpoint of visual prompts ({', '.join(sorted(prompts))}), which is not "
-                              "read: expected one of weights; train prompts with zsar adapt --method pad+token")
+    if prompts := sorted(f"{name} {list(value.shape)}" for name, value in _prompts(content).items() if value.numel()):
+        raise CheckpointError(f"{path} is a checkpoint of visual prompts ({', '.join(prompts)}): expected one of "
+                              "weights; give it as --adapted, on top of the model that they were trained for")
+
+
+def _prompts(content: dict) -> dict[str, Tensor]:
+    """The tensors of both prompters in what the code of Mao et al. saves, by their names; none in other files."""
+    parts = [content.get(part) for part in ("state_dict", "add_prompter") if "add_prompter" in content]
+    return {str(key).removeprefix("module."): value for part in parts if isinstance(part, dict)
+            for key, value in part.items() if isinstance(value, Tensor)}
+
+
+def read_prompts(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of Mao et al.'s ``visual_prompt.py``, by their names (``zsar.prompts.from_authors``).
+
+    Raises CheckpointError for a file that is missing, truncated or foreign, and for one of weights.
+    """
+    content = _read_file(path)
+    found = {name: value.float() for name, value in _prompts(content).items()}
+    if not any(value.numel() for value in found.values()) or "vision_encoder_state_dict" in content:
+        raise CheckpointError(f"{path} is no checkpoint of visual prompts alone: expected what zsar adapt or the "
+                              "visual_prompt.py of Mao et al. saves; weights are given as pretrained (--pretrained)")
+    if broken := [name for name, value in found.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{path} holds NaN or infinite prompts ({broken[0]}): its training diverged")
+    return found
 
 
 def load_weights(model: nn.Module, name: str, weights: Weights) -> None:

@@ -14,11 +14,12 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset
+from zsar.datasets import SPLITS, ImageDataset, batches, data_root, is_own, load_dataset, unknown_dataset
 from zsar.datasets.fetch import check_files, fetch
 from zsar.datasets.manifest import Manifest, get_manifest
-from zsar.datasets.packed import pack, read_packed
-from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as, packed_folder
+from zsar.datasets.own import load_own, own_packed_as, own_packed_folder
+from zsar.datasets.packed import pack, packed_folder, read_packed
+from zsar.datasets.sixteen import expected_images, find_listing, load_sixteen, packed_as
 from zsar.errors import DatasetError, MissingDatasetError, ZsarError, unknown_name
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
@@ -36,16 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; for "
-                                 "verify and show also a place, such as ./photos")
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen"
+                                 + "; or a place of your own, such as ./photos" * (name != "fetch"))
         return command
 
     task("list", list_datasets, "what is there").add_argument("--json", metavar="OUT", help="write it to this file")
-    task("fetch", fetch_datasets, "download what is missing").add_argument(
-        "--yes", action="store_true", help="do not ask before more than 5 GB")
+    command = task("fetch", fetch_datasets, "download what is missing")
+    command.add_argument("--yes", action="store_true", help="do not ask before more than 5 GB")
+    command.add_argument("--split", choices=[*SPLITS[::-1], "all"], default="test",
+                         help="which shards of the hub: of test, which is evaluated on (default), train or all; "
+                         "archives of the original layouts always come whole")
     command = task("verify", verify_datasets, "compare checksums, count and decode every image")
     command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: none)")
-    command.add_argument("--split", choices=[*SPLITS, "all"], default="test",
+    command.add_argument("--split", choices=[*SPLITS[::-1], "all"], default="test",
                          help="test, which is evaluated on (default), train or all")
     task("show", show_datasets, "pictures with their prompts").add_argument(
         "--out", default="sheets", metavar="DIR", help="folder for a contact sheet a dataset (default: sheets)")
@@ -60,32 +64,34 @@ def run(args: argparse.Namespace) -> str:
     if "names" in args:
         args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
         for name in args.names:
-            if name not in SIXTEEN and not (is_own(name) and args.task in ("verify", "show")):
-                raise unknown_name("dataset", name, SIXTEEN)
+            if is_own(name) and args.task == "fetch":
+                raise DatasetError(f"{name} is a place of your own: there is nothing to fetch; name one of the sixteen")
+            if name not in SIXTEEN and not is_own(name):
+                raise unknown_dataset(name, SIXTEEN)
     return args.work(args)
 
 
-def state(manifest: Manifest, root: Path) -> dict:
-    """How much of the evaluation split is there.
+def state(manifest: Manifest, root: Path, split: str = "test") -> dict:
+    """How much of a split is there.
 
     ``state``: ``present``, ``partial``, ``missing``, or ``needs you`` where it is missing and cannot be downloaded;
     ``found``: how many images; ``layout``: which ones ``load_dataset`` reads (None: none), those of a packed copy where
     there is one; ``why``: what the loader says where it is not present, and what is wrong with a packed copy;
     ``packed``: the packed splits.
     """
-    expected, found, layout, why, begun = expected_images(manifest, "test"), 0, None, "", True
+    expected, found, layout, why, begun = expected_images(manifest, split), 0, None, "", True
     try:
-        layout, listing = find_listing(manifest, "test", root)
+        layout, listing = find_listing(manifest, split, root)
         found = len(listing.ids)
     except DatasetError as error:
-        why, begun = str(error), not isinstance(error, MissingDatasetError)
+        why, begun = _without(manifest.name, error), not isinstance(error, MissingDatasetError)
     # unlike that of pathlib, this isdir raises nothing in a folder that must not be read
-    packed = [split for split in ("train", "test") if os.path.isdir(packed_folder(root, manifest.name, split))]
+    packed = [part for part in SPLITS if os.path.isdir(packed_folder(root, manifest.name, part))]
     broken = []
-    for split in packed:
+    for part in packed:
         try:
-            about, _ = read_packed(packed_folder(root, manifest.name, split), packed_as(manifest, split))
-            if split == "test":
+            about, _ = read_packed(packed_folder(root, manifest.name, part), packed_as(manifest, part))
+            if part == split:
                 layout, copied = about["layout"], len(about["ids"])
                 if found and copied != found:
                     broken.append(f"the packed copy, which is read, has {copied:,} images, the {found:,} of its files "
@@ -100,6 +106,11 @@ def state(manifest: Manifest, root: Path) -> dict:
     return {"state": found_state, "found": found, "layout": layout, "why": why, "packed": packed}
 
 
+def _without(name: str, error: ZsarError) -> str:
+    """What an error says, for a line that begins with the name of the dataset already."""
+    return str(error).removeprefix(f"{name}: ")
+
+
 def list_datasets(args: argparse.Namespace) -> str:
     """A row a dataset: images, classes, size, licence, and what of it is there."""
     rows, failed = _each(SIXTEEN, lambda name: _row(get_manifest(name), args.root))
@@ -108,7 +119,7 @@ def list_datasets(args: argparse.Namespace) -> str:
         write_json(writable_file(args.json), {"root": str(args.root), "datasets": rows})
     lines = [_table(rows)] if rows else []
     begun = [row for row in rows if row["state"] in ("present", "partial")]
-    lines += [f"{row['dataset']}: {row['why'].removeprefix(row['dataset'] + ': ')}" for row in begun if row["why"]]
+    lines += [f"{row['dataset']}: {row['why']}" for row in begun if row["why"]]
     there = Counter(row["state"] for row in rows)
     lines.append(f"{args.root}: {', '.join(f'{n} {what}' for what, n in there.items())}")
     return _finish(lines, failed, SIXTEEN, "cannot be listed")
@@ -138,7 +149,7 @@ def _each(names: Sequence[str], work: Callable[[str], Any]) -> tuple[dict[str, A
         try:
             done[name] = work(name)
         except ZsarError as error:
-            failed[name] = str(error)
+            failed[name] = _without(name, error)
     return done, failed
 
 
@@ -146,6 +157,8 @@ def _finish(lines: list[str], failed: dict[str, str], names: Sequence[str], what
     """The lines as the answer of a task. Where something failed they are shown, and DatasetError says of which."""
     if not failed:
         return "\n".join(lines)
+    if len(names) == 1:
+        raise DatasetError(": ".join(*failed.items()))
     tqdm.write("\n".join([*lines, *(f"{name}: {why}" for name, why in failed.items())]))
     raise DatasetError(f"{len(failed)} of {len(names)} datasets {what}: {', '.join(failed)}; the lines above say why")
 
@@ -157,14 +170,21 @@ def fetch_datasets(args: argparse.Namespace) -> str:
 
 
 def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
-    """From the first source that can be had; the steps, where that one is done by hand. Raises DatasetError."""
-    lines, there = [], state(manifest, args.root)
-    if there["state"] == "present":
-        return [f"{manifest.name}: present, nothing to do" + (f" but: {there['why']}" if there["why"] else "")]
-    for source in manifest.sources:
+    """From the first source that can be had, that of what is there before others; the steps, where that one is done by
+    hand. Raises DatasetError.
+    """
+    lines, splits = [], [split for split in _splits(args.split) if expected_images(manifest, split) is not None]
+    if not splits:
+        return [f"{manifest.name}: it has no {args.split} split, nothing to fetch"]
+    there = {split: state(manifest, args.root, split) for split in ("test", *splits)}
+    if all(there[split]["state"] == "present" for split in splits):
+        but = "; ".join(dict.fromkeys(there[split]["why"] for split in splits if there[split]["why"]))
+        return [f"{manifest.name}: present, nothing to do" + (f" but: {but}" if but else "")]
+    layouts = {split["layout"] for split in there.values()}  # files beside shards would be read instead of them
+    for source in sorted(manifest.sources, key=lambda source: source.kind not in layouts):
         try:
             with tqdm(unit="B", unit_scale=True, desc=manifest.name, leave=False) as bar:
-                by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update,
+                by_hand = fetch(source, args.root, name=manifest.name, progress=bar.update, split=args.split,
                                 agreed=lambda size: args.yes or _ask(manifest.name, size))
         except DatasetError as error:
             lines.append(f"{source.kind}: {error}")
@@ -172,9 +192,19 @@ def _fetch_one(manifest: Manifest, args: argparse.Namespace) -> list[str]:
         lines = [f"{manifest.name}: {line}" for line in lines]
         if by_hand:
             return [*lines, f"{manifest.name} has to be fetched by hand, into {args.root}:", by_hand]
-        there = state(manifest, args.root)
-        return [*lines, f"{manifest.name}: {there['state']}, {there['found']:,} images {there['why']}".rstrip()]
+        return lines + [_fetched(manifest, split, args.root) for split in splits]
     raise DatasetError("; ".join(lines))
+
+
+def _splits(asked_for: str) -> tuple[str, ...]:
+    """The splits that ``--split`` means, the one that is evaluated on first."""
+    return SPLITS[::-1] if asked_for == "all" else (asked_for,)
+
+
+def _fetched(manifest: Manifest, split: str, root: Path) -> str:
+    """What is there of a split after a download."""
+    there, name = state(manifest, root, split), manifest.name + " train" * (split == "train")
+    return f"{name}: {there['state']}, {there['found']:,} images {there['why']}".rstrip()
 
 
 def _ask(name: str, size: int) -> bool:
@@ -186,7 +216,7 @@ def _ask(name: str, size: int) -> bool:
 
 def verify_datasets(args: argparse.Namespace) -> str:
     """Compare, count and decode. Raises DatasetError, after a line a finding, where a dataset is not whole."""
-    splits = SPLITS[::-1] if args.split == "all" else (args.split,)
+    splits = _splits(args.split)
     findings, failed = _each(args.names, lambda name: ({}, verify_own(name, splits, args.workers)) if is_own(name) else
                              verify(get_manifest(name), args.root, args.workers, splits))
     findings |= {name: ({}, [why]) for name, why in failed.items()}
@@ -195,8 +225,9 @@ def verify_datasets(args: argparse.Namespace) -> str:
     if not (broken := [name for name, (_, wrong) in findings.items() if wrong]):
         return "\n".join(lines)
     tqdm.write("\n".join(lines))
-    raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; python -m zsar "
-                       "data fetch gets what is missing, a broken file has to be deleted first")
+    mend = "mend or delete what the lines above name" if all(map(is_own, broken)) else \
+        "python -m zsar data fetch gets what is missing, a broken file has to be deleted first"
+    raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; {mend}")
 
 
 def _read_as(layouts: dict[str, str]) -> str:
@@ -224,9 +255,9 @@ def verify(manifest: Manifest, root: Path, workers: int = 0,
         try:
             dataset = load_sixteen(manifest.name, split, root, "tecoa16", partial=True, packed=False)
         except MissingDatasetError as error:
-            wrong.append(str(error))
+            wrong.append(_without(manifest.name, error))
         except DatasetError as error:
-            wrong.append(f"{split}: {error}")
+            wrong.append(f"{split}: {_without(manifest.name, error)}")
         else:
             layouts[split] = dataset.layout
             wrong += _verify_split(manifest, dataset, expected, workers)
@@ -244,7 +275,7 @@ def _verify_split(manifest: Manifest, dataset: ImageDataset, expected: int, work
 
 def verify_own(place: str, splits: Sequence[str], workers: int = 0) -> list[str]:
     """What is wrong with images of one's own, one line each. Raises DatasetError where they cannot be listed."""
-    return [line for split in splits for line in unreadable(load_dataset(place, split), workers)]
+    return [line for split in splits for line in unreadable(load_own(Path(place).expanduser(), split), workers)]
 
 
 def unreadable(dataset: ImageDataset, workers: int) -> list[str]:
@@ -258,13 +289,15 @@ def unreadable(dataset: ImageDataset, workers: int) -> list[str]:
 
 def show_datasets(args: argparse.Namespace) -> str:
     """A contact sheet a dataset: pictures of different classes under their prompts."""
-    lines = []
-    for name in args.names:
-        dataset = load_dataset(name, root=args.root, partial=True)
-        path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
-        write_atomically(path, encode(sheet(dataset)))
-        lines.append(f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images")
-    return "\n".join(lines)
+    lines, failed = _each(args.names, lambda name: _show_one(name, args))
+    return _finish(list(lines.values()), failed, args.names, "cannot be shown")
+
+
+def _show_one(name: str, args: argparse.Namespace) -> str:
+    dataset = load_dataset(name, root=args.root, partial=True)
+    path = writable_file(Path(args.out) / f"{Path(name).stem}.png")
+    write_atomically(path, encode(sheet(dataset)))
+    return f"{path}: {name}, {min(SHEET, len(dataset))} of {len(dataset):,} images"
 
 
 def sheet(dataset: ImageDataset) -> Figure:
@@ -280,12 +313,19 @@ def pack_datasets(args: argparse.Namespace) -> str:
     """Write packed copies, which are used from then on."""
     if args.split not in SPLITS:
         raise unknown_name("split", args.split, SPLITS)
-    lines = []
-    for name in args.names:
+    lines, failed = _each(args.names, lambda name: _pack_one(name, args))
+    return _finish(list(lines.values()), failed, args.names, "cannot be packed")
+
+
+def _pack_one(name: str, args: argparse.Namespace) -> str:
+    if is_own(name):
+        place = Path(name).expanduser()
+        folder, about = own_packed_folder(args.root, place, args.split), own_packed_as(place, args.split)
+        dataset = load_own(place, args.split)
+    else:
+        folder, about = packed_folder(args.root, name, args.split), packed_as(get_manifest(name), args.split)
         dataset = load_sixteen(name, args.split, args.root, "tecoa16", args.partial, packed=False)
-        folder = packed_folder(args.root, name, args.split)
-        with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
-            pack(dataset, folder, packed_as(get_manifest(name), args.split), bar.update)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        lines.append(f"{folder}: {size / 1e9:.2f} GB")
-    return "\n".join(lines)
+    with tqdm(total=len(dataset), unit="image", desc=f"packing {name}", leave=False) as bar:
+        pack(dataset, folder, about, bar.update)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{folder}: {size / 1e9:.2f} GB"

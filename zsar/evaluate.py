@@ -24,7 +24,6 @@ from zsar.errors import (
     UnreadableImageError,
     ZsarError,
     first_line,
-    unknown_name,
 )
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
@@ -206,7 +205,8 @@ def table(record: dict) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m zsar evaluate``."""
     add_model_arguments(parser)
-    parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, on top of the model")
+    parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, or a checkpoint of the "
+                        "prompts of Mao et al., on top of the model")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
     parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
@@ -328,5 +328,5 @@ def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:
         raise UnknownNameError(f"--datasets {names!r}: expected all, or names such as {of_profile[0]},{of_profile[1]}")
     for name in chosen:
         if name not in datasets.dataset_names() and not datasets.is_own(name):
-            raise unknown_name("dataset", name, of_profile)
+            raise datasets.unknown_dataset(name, of_profile)
     return list(dict.fromkeys(chosen))

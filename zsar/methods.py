@@ -6,6 +6,7 @@ One spelling everywhere: ``finetune``, ``blocks-2``, ``pad``, ``token``, ``pad+t
 import copy
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import safetensors
@@ -13,10 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from zsar.checkpoints import read_prompts
 from zsar.clip import Clip
 from zsar.errors import AdaptationError, CheckpointError, PromptError, unknown_name
 from zsar.outputs import write_atomically
-from zsar.prompts import PadPrompt, TokenPrompt, attach, token_places
+from zsar.prompts import PadPrompt, TokenPrompt, attach, from_authors, token_places
 
 METHODS = ("finetune", "blocks-1", "blocks-2", "pad", "token", "pad+token", "finetune+pad", "finetune+token",
            "finetune+pad+token")
@@ -44,11 +46,7 @@ def make_student(original: Clip, method: str, *, pad: int | None = None, tokens:
     whole image tower with its projection; ``blocks-k`` the last k residual blocks and nothing else. The frozen text
     tower is shared with ``original``, not copied. Raises UnknownNameError, AdaptationError, PromptError.
     """
-    chosen = parts(method)
-    model = original.model
-    tower = {id(value) for value in model.visual.parameters()}
-    shared = {id(value): value for value in model.parameters() if id(value) not in tower}
-    student = copy.deepcopy(original, shared)
+    chosen, student = parts(method), _copy(original)
     for part in chosen:
         if part == "pad":
             attach(student, PadPrompt(_size(pad, "pad"), student.image_size))
@@ -59,6 +57,13 @@ def make_student(original: Clip, method: str, *, pad: int | None = None, tokens:
             trained.requires_grad_(True)
     student.name = f"{original.name}, {method}"
     return student
+
+
+def _copy(original: Clip) -> Clip:
+    """A copy with an image tower of its own."""
+    model = original.model
+    tower = {id(value) for value in model.visual.parameters()}
+    return copy.deepcopy(original, {id(value): value for value in model.parameters() if id(value) not in tower})
 
 
 def _size(value: int | None, name: str) -> int:
@@ -134,10 +139,17 @@ def adapted_header(path: str | Path) -> dict | None:
 def load_adapted(path: str | Path, original: Clip) -> Clip:
     """The CLIP that ``save_adapted`` wrote, frozen: ``original`` with the adapted weights and prompts.
 
-    Raises CheckpointError for a file that is missing, foreign or truncated, and for another original.
+    Or ``original`` with the prompts of a checkpoint that ``visual_prompt.py`` of Mao et al. wrote; which CLIP they were
+    trained for it does not say (OpenAI's ViT-B/32 in that code). Raises CheckpointError for a file that is missing,
+    foreign or truncated, and for another original as far as it is known, PromptError for prompts that do not fit.
     """
     if Path(path).is_dir():
         raise CheckpointError(f"{path} is a folder: expected a file, such as its adapted.safetensors")
+    if zipfile.is_zipfile(path):  # what torch.save writes
+        prompts = from_authors(read_prompts(Path(path)))
+        student = attach(_copy(original), *prompts)
+        student.name = f"{original.name}, {'+'.join(prompt.kind for prompt in prompts)}"
+        return student.requires_grad_(False)
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("zsar", "null"))

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from zsar.clip import Clip
 from zsar.errors import PromptError
 
+#: The sides of a pad prompt as the code of Mao et al. calls them.
+SIDES = ("pad_up", "pad_down", "pad_left", "pad_right")
+
 
 class PadPrompt(nn.Module):
     """A learned frame, ``pad`` pixels wide, added to the normalised, model-size image.
@@ -112,6 +115,34 @@ class TokenPrompt(nn.Module):
     def after_blocks(self, block: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         """The forward hook of the last block: the picture's own tokens [B, L, W]."""
         return output[:, :-len(self.tokens)]
+
+
+def from_authors(tensors: dict[str, Tensor]) -> list[PadPrompt | TokenPrompt]:
+    """Prompts as the released code of Mao et al. keeps them (``models/prompters.py``): the same function of a picture.
+
+    ``pad_up`` and ``pad_down`` [1, 3, p, S], ``pad_left`` and ``pad_right`` [1, 3, S - 2p, p] are the sides of a frame;
+    ``prompt`` [1, n, width] are tokens, which that code appends too, at positions that it leaves at zero. Raises
+    PromptError for other shapes, and for its other prompts, such as a patch.
+    """
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    pad, size = (0, 0, *shapes.get("pad_up", ()))[-2:]
+    tokens, width = (0, 0, *shapes.get("prompt", ()))[-2:]
+    frame = dict(zip(SIDES, 2 * [(1, 3, pad, size)] + 2 * [(1, 3, size - 2 * pad, pad)], strict=True))
+    row = {"prompt": (1, tokens, width)}
+    if shapes not in (frame | row, frame, row):
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))
+        raise PromptError(f"visual prompts {found}: expected pad_up and pad_down [1, 3, p, S], pad_left and pad_right "
+                          "[1, 3, S - 2p, p], prompt [1, n, width], or one of the two kinds alone")
+    prompts = []
+    if pad:
+        up, down, left, right = (tensors[side][0] for side in SIDES)
+        middle = torch.cat([left, left.new_zeros(3, size - 2 * pad, size - 2 * pad), right], dim=2)
+        prompts.append(PadPrompt(pad, size))
+        prompts[-1].values.data = torch.cat([up, middle, down], dim=1).flatten(1)[:, prompts[-1].places]
+    if tokens:
+        prompts.append(TokenPrompt(tokens, width))
+        prompts[-1].tokens.data = tensors["prompt"][0]
+    return prompts
 
 
 def attach(clip: Clip, *prompts: PadPrompt | TokenPrompt) -> Clip:

@@ -6,13 +6,13 @@ from zsar.datasets.base import ImageDataset
 from zsar.datasets.drawn import DRAWN_NAMES, load_drawn
 from zsar.datasets.loading import Batch, batches
 from zsar.datasets.manifest import PROTOCOLS
-from zsar.datasets.own import is_own, load_own
+from zsar.datasets.own import is_own, load_own, unknown_dataset
 from zsar.datasets.sixteen import data_root, load_sixteen
 from zsar.errors import unknown_name
 from zsar.profiles import SIXTEEN
 
 __all__ = ["PROTOCOLS", "SPLITS", "Batch", "ImageDataset", "batches", "data_root", "dataset_names", "is_own",
-           "load_dataset"]
+           "load_dataset", "unknown_dataset"]
 
 SPLITS = ("train", "test")
 
@@ -30,7 +30,8 @@ def load_dataset(name: str, split: str = "test", root: str | Path | None = None,
         name: such as ``"DrawnCIFAR10"`` or ``"CIFAR10"``; or a place, which has a slash or ends in ``.csv``
             (``"./photos"``, see ``zsar.datasets.own``).
         split: ``"test"``, the protocol's evaluation split, or ``"train"``.
-        root: the folder of the real datasets, as torchvision takes it; by default ``data_root()``.
+        root: the folder of the real datasets, as torchvision takes it, and of packed copies; by default
+            ``data_root()``.
         protocol: ``"tecoa16"``, the paper's class names and template, or ``"cb"``, those of CLIP_benchmark.
         partial: take what is there of a real dataset, instead of raising where images are missing.
 
@@ -43,10 +44,11 @@ def load_dataset(name: str, split: str = "test", root: str | Path | None = None,
         raise unknown_name("split", split, SPLITS)
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    root = data_root() if root is None else Path(root).expanduser()
     if is_own(name):
-        return load_own(Path(name).expanduser(), split)
+        return load_own(Path(name).expanduser(), split, root)
     if name in DRAWN_NAMES:
         return load_drawn(name, split)
     if name not in SIXTEEN:
-        raise unknown_name("dataset", name, dataset_names())
-    return load_sixteen(name, split, data_root() if root is None else Path(root).expanduser(), protocol, partial)
+        raise unknown_dataset(name, dataset_names())
+    return load_sixteen(name, split, root, protocol, partial)

@@ -1,5 +1,6 @@
 """Getting the files of a dataset: resumed where it broke off, checked, and never over something that is complete."""
 
+import glob
 import hashlib
 import json
 import re
@@ -14,10 +15,11 @@ from urllib.error import HTTPError
 
 from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, filter_repo_objects
+from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError
 
 from zsar.datasets.archives import DISK_ERRORS, check_space, extract, is_archive
 from zsar.datasets.manifest import Source
+from zsar.datasets.real.shards import ENDINGS, files_to_fetch
 from zsar.errors import DatasetError, OutputError, ZsarError, first_line
 from zsar.outputs import writable_folder
 
@@ -27,16 +29,15 @@ TIMEOUT = 30  # seconds without a byte
 ATTEMPTS, PAUSE = 5, 1.0  # in a row that bring nothing new; seconds after the first, doubled after each
 CHUNK = 2**20
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # what a server says that may be well again soon
-PATTERNS = {"parquet": ("*.parquet",), "wds": ("*.tar", "*.txt")}
 
 
 def fetch(source: Source, root: Path, *, name: str, agreed: Callable[[int], bool],
-          progress: Callable[[int], None] = lambda received: None) -> str:
+          progress: Callable[[int], None] = lambda received: None, split: str = "test") -> str:
     """Get what is missing of the dataset ``name`` from ``source``. Returns what is left to do by hand, mostly nothing.
 
     archive: every file to ``root/<its name in source.files>``, unpacked in its folder; its entry ``inner`` may list
-    archives that come out of it and are unpacked in that folder too. parquet, wds: to ``root/<kind>/<name>``, all
-    shards or those that match the names in ``source.files``. manual: nothing is fetched.
+    archives that come out of it and are unpacked in that folder too. parquet, wds: to ``root/<kind>/<name>``, the
+    shards of ``split`` (``test``, ``train`` or ``all``), all where none is named after it. manual: nothing is fetched.
 
     agreed: asked with the bytes to come where these are more than 5 GB. progress: told the bytes that arrived (the
     hub's client shows its own). Interrupted, it goes on where it was. Raises DatasetError for what cannot be had or is
@@ -44,8 +45,8 @@ def fetch(source: Source, root: Path, *, name: str, agreed: Callable[[int], bool
     """
     if source.kind == "manual":
         return "\n".join(source.steps)
-    if source.kind in PATTERNS:
-        _fetch_shards(source, Path(root) / source.kind / name, agreed)
+    if source.kind in ENDINGS:
+        _fetch_shards(source, Path(root) / source.kind / name, split, agreed)
     else:
         with _writing(Path(root)):
             _fetch_files(source, Path(root), agreed, progress)
@@ -56,8 +57,8 @@ def check_files(source: Source, root: Path) -> list[str]:
     """What is wrong with those files of ``source`` that lie below ``root``: a line for each whose size or checksum is
     not the known one (and whether that was ever compared with the genuine file), or that cannot be read.
     """
-    if source.kind in PATTERNS:
-        return []  # the hub's client compares them as they arrive, and the manifest knows patterns only
+    if source.kind in ENDINGS:
+        return []  # the hub's client compares them as they arrive, and the manifest does not know them
     wrong = []
     for name, record in source.files.items():
         file = _file(Path(root) / name, record, source.verified)
@@ -293,18 +294,17 @@ def _differ(version: dict, other: dict) -> bool:
 
 # shards on the Hugging Face hub
 
-def _fetch_shards(source: Source, folder: Path, agreed: Callable[[int], bool]) -> None:
-    patterns = list(source.files or PATTERNS[source.kind])
+def _fetch_shards(source: Source, folder: Path, split: str, agreed: Callable[[int], bool]) -> None:
     try:
         info = HfApi().dataset_info(source.address, files_metadata=True, timeout=TIMEOUT)
-        wanted = list(filter_repo_objects(info.siblings, allow_patterns=patterns, key=lambda file: file.rfilename))
-        if not wanted:
-            raise DatasetError(f"{_page(source)} has no files {', '.join(patterns)}: expected some; open the page to "
-                               "see what became of it")
-        size = sum(file.size or 0 for file in wanted if not _has_size(folder / file.rfilename, file.size))
+        sizes = {file.rfilename: file.size for file in info.siblings}
+        if not (wanted := files_to_fetch(source.kind, list(sizes), split)):
+            raise DatasetError(f"{_page(source)} has no files *{', *'.join(ENDINGS[source.kind])}: expected some; open "
+                               "the page to see what became of it")
+        size = sum(sizes[file] or 0 for file in wanted if not _has_size(folder / file, sizes[file]))
         _prepare(folder, size, size, agreed)
         snapshot_download(source.address, repo_type="dataset", revision=info.sha, local_dir=folder,
-                          allow_patterns=patterns)
+                          allow_patterns=[glob.escape(file) for file in wanted])
     except ZsarError:
         raise
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -66,10 +66,12 @@ def batches(dataset: ImageDataset, rows: Iterable[Sequence[int]], device: torch.
     loader = DataLoader(_Bytes(dataset), batch_sampler=rows, collate_fn=_as_it_is, num_workers=workers,
                         prefetch_factor=1 if workers else None,  # a batch may be hundreds of megabytes
                         pin_memory=device.type == "cuda")
+    # A number would be turned into its reciprocal on an accelerator, and pixels differ in their last bit from a CPU's.
+    white = torch.full((), 255.0, device=device)
     for images, found, unreadable in loader:
         if unreadable and strict:
             raise UnreadableImageError(next(iter(unreadable.values())))
-        yield Batch(found, images.to(device, non_blocking=True).float() / 255,
+        yield Batch(found, images.to(device, non_blocking=True).float() / white,
                     dataset.labels[found].to(device, non_blocking=True), unreadable)
 
 

@@ -1,5 +1,11 @@
 """Images of one's own: a folder of class folders, or a CSV file of paths and labels."""
 
+import hashlib
+import json
+import os
+import shlex
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +13,12 @@ import pandas
 import torch
 
 from zsar.datasets.base import ImageDataset
+from zsar.datasets.packed import packed_folder, read_packed
 from zsar.datasets.real.images import Decoder
-from zsar.errors import DatasetError
+from zsar.errors import DatasetError, UnknownNameError, unknown_name
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-TEMPLATES = ("This is a photo of a {}",)
+TEMPLATES, TRANSFORM = ("This is a photo of a {}",), "crop"
 
 
 def is_own(name: str) -> bool:
@@ -19,13 +26,63 @@ def is_own(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().endswith(".csv")
 
 
-def load_own(path: Path, split: str) -> ImageDataset:
+def unknown_dataset(name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for ``name`` not being among ``known``, which says how a place of that name is written."""
+    if os.path.exists(name):
+        return UnknownNameError(f"unknown dataset {name!r}: expected ./{name} if that folder or file is meant")
+    return unknown_name("dataset", name, known)
+
+
+def load_own(path: Path, split: str, root: Path | None = None) -> ImageDataset:
     """The images at ``path``, cropped as those of the sixteen are; its class names are the texts.
 
     A folder has a folder a class; one that has ``train`` and ``test`` folders has splits. A CSV file has the columns
     ``path`` (from the file's own folder) and ``label`` (the class name), and ``split`` where there are several. Without
-    splits all images are of ``test``. Raises DatasetError.
+    splits all images are of ``test``. root: where a packed copy is looked for (None: nowhere); one that is of other
+    files than those at ``path`` is not used, and a warning says so. Raises DatasetError.
     """
+    found, classnames = _find(path, split)
+    labels = torch.tensor([classnames.index(label) for label in found["label"]])
+    ids = found["id"].tolist()
+    read = Decoder([Path(file) for file in found["file"]], ids, TRANSFORM)
+    if root and (packed := read_packed(folder := own_packed_folder(root, path, split))):
+        if packed[0].get("digest") == _digest(found, classnames):
+            read = packed[1]
+        else:
+            again = shlex.join(["data", "pack", str(path.resolve()), "--split", split, "--root", str(root)])
+            warnings.warn(f"the packed copy {folder} is stale, its files or classes have changed, and is not used: "
+                          f"pack again with python -m zsar {again}", stacklevel=3)
+    return ImageDataset(str(path), split, [" ".join(name.replace("_", " ").split()) for name in classnames], TEMPLATES,
+                        labels, ids, read, layout="own")
+
+
+def own_packed_folder(root: Path, path: Path, split: str) -> Path:
+    """Where the packed copy of a split of the images at ``path`` is, whatever way of writing that place is used."""
+    place = path.resolve()
+    called = f"own-{place.stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
+    return packed_folder(root, called, split)
+
+
+def own_packed_as(path: Path, split: str) -> dict:
+    """What a packed copy of the images at ``path`` has to say of itself, so that it is used. Raises DatasetError."""
+    return {"digest": _digest(*_find(path, split))}
+
+
+def _digest(found: pandas.DataFrame, classnames: list[str]) -> str:
+    """What tells these files from others and from later ones, without reading them: their sizes and times do."""
+    told = hashlib.sha256(json.dumps([classnames, TRANSFORM]).encode())
+    for row in found.itertuples():
+        try:
+            about = os.stat(row.file)
+            stamp = [about.st_size, about.st_mtime_ns]
+        except OSError:  # it is named when it is to be read
+            stamp = None
+        told.update(json.dumps([row.id, stamp, row.label]).encode())
+    return told.hexdigest()
+
+
+def _find(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
+    """Rows of id, file and label of a split, sorted by their ids, and the classes of all splits."""
     if not path.exists():
         raise DatasetError(f"{path} does not exist: expected a folder of class folders, or a CSV file of paths and "
                            "labels")
@@ -34,10 +91,7 @@ def load_own(path: Path, split: str) -> ImageDataset:
     if len(classnames) < 2:
         raise DatasetError(f"{path}: found images of {len(classnames)} class ({', '.join(classnames) or 'none'}), "
                            "expected at least two classes")
-    labels = torch.tensor([classnames.index(label) for label in found["label"]])
-    ids = found["id"].tolist()
-    return ImageDataset(str(path), split, [" ".join(name.replace("_", " ").split()) for name in classnames], TEMPLATES,
-                        labels, ids, Decoder([Path(file) for file in found["file"]], ids, "crop"), layout="own")
+    return found, classnames
 
 
 def _from_folder(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:

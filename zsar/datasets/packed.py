@@ -18,6 +18,11 @@ IMAGES, ABOUT = "images.npy", "about.json"
 _CHUNK = 256  # images in memory at once
 
 
+def packed_folder(root: Path, name: str, split: str) -> Path:
+    """Where the packed copy of a split is."""
+    return root / "packed" / f"{name}-{split}"
+
+
 class PackedReader:
     """Reads rows of a packed split as uint8 [n, 3, H, W]; the file is mapped in each process that reads."""
 

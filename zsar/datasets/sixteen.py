@@ -10,7 +10,7 @@ import torch
 
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.manifest import Manifest, get_manifest
-from zsar.datasets.packed import PackedReader, read_packed
+from zsar.datasets.packed import PackedReader, packed_folder, read_packed
 from zsar.datasets.real import READERS, Listing
 from zsar.datasets.real.images import Decoder
 from zsar.datasets.real.shards import read_parquet, read_wds
@@ -24,11 +24,6 @@ def data_root() -> Path:
     """Where the real datasets lie: ``$ZSAR_DATA``, else a folder in the user's cache."""
     folder = os.environ.get("ZSAR_DATA")
     return Path(folder).expanduser() if folder else cache_path("datasets")
-
-
-def packed_folder(root: Path, name: str, split: str) -> Path:
-    """Where the packed copy of a split is."""
-    return root / "packed" / f"{name}-{split}"
 
 
 def load_sixteen(name: str, split: str, root: Path, protocol: str, partial: bool = False,

@@ -50,9 +50,10 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def mend(name: str) -> str:
-    """How every message about missing files ends."""
-    return f"'python -m zsar data verify {name}' shows what is there, 'data fetch {name}' gets the rest"
+def mend(name: str, split: str = "test") -> str:
+    """How every message about missing files ends; shards to train on are fetched only when asked for."""
+    asked = " --split train" * (split == "train")
+    return f"'python -m zsar data verify {name}' shows what is there, 'data fetch {name}{asked}' gets the rest"
 
 
 def dataset_folder(name: str, root: Path, below: str) -> Path:

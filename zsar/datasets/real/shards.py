@@ -19,8 +19,29 @@ from zsar.errors import DatasetError
 
 #: What the hub calls a split. Several sets have no ``test``, and ImageNet's hides its labels: there it is validation.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
+#: The paths of its shards in the repository, and how the files of each kind end, shards and the lists beside them.
+SHARD_PATHS = {"parquet": r"(.*/)?{}(-[^/]*|/[^/]*)?\.parquet", "wds": r"{}/[^/]+\.tar"}
+ENDINGS = {"parquet": (".parquet",), "wds": (".tar", ".txt")}
+CLASSES, COUNT = "classnames.txt", "nshards.txt"
 IMAGES, LABELS = ("image", "img"), ("fine_label", "label")
 SUFFIXES = ("jpg", "jpeg", "png", "webp")
+
+
+def is_shard(kind: str, path: str, called: str) -> bool:
+    """Whether ``path`` in a repository, with slashes, is a shard (``parquet`` or ``wds``) of the split ``called``."""
+    return re.fullmatch(SHARD_PATHS[kind].format(called), path) is not None
+
+
+def files_to_fetch(kind: str, paths: Sequence[str], split: str) -> list[str]:
+    """Which ``paths`` in a repository ``read_parquet`` or ``read_wds`` may look at for ``split`` (``all``: for both).
+
+    Where no shard is named after it, all of that kind: somebody has to see what they are.
+    """
+    called = [called for part in (SPLITS if split == "all" else [split]) for called in SPLITS[part]]
+    paths = [path for path in paths if path.endswith(ENDINGS[kind])]
+    shards = [path for path in paths if any(is_shard(kind, path, name) for name in called)]
+    lists = {CLASSES, *(f"{name}/{COUNT}" for name in called)}
+    return shards + [path for path in paths if path in lists] if shards else paths
 
 
 def match_classes(name: str, where: Path, own: Sequence[str], annotated: tuple[str, ...]) -> np.ndarray:
@@ -79,18 +100,17 @@ def read_parquet(folder: Path, split: str, annotated: tuple[str, ...]) -> Listin
         if any((table.labels >= 0).any() for table in tables):
             return _join(folder, tables, annotated)
     raise DatasetError(f"{folder.name}: there are no parquet files with labels of the {split} split below {folder}: "
-                       f"expected {SPLITS[split][0]}-00000-of-00001.parquet or the like; {mend(folder.name)}")
+                       f"expected {SPLITS[split][0]}-00000-of-00001.parquet or the like; {mend(folder.name, split)}")
 
 
 def _parquet_files(folder: Path, called: str) -> list[Path]:
     """The files of the split ``called``, in order. Raises DatasetError where their names say that there are more."""
-    pattern = re.compile(rf"(.*/)?{called}(-[^/]*|/[^/]*)?\.parquet")
     files = (Path(below) / file for below, _, names in walk(folder.name, folder) for file in names)
-    paths = sorted(path for path in files if pattern.fullmatch(path.relative_to(folder).as_posix()))
+    paths = sorted(path for path in files if is_shard("parquet", path.relative_to(folder).as_posix(), called))
     told = [int(count) for path in paths for count in re.findall(r"-\d+-of-(\d+)", path.name)]
     if told and len(told) != max(told):
         raise DatasetError(f"{folder.name}: {folder} has {len(told)} of the {max(told)} files that {paths[0].name} is "
-                           f"one of; {mend(folder.name)}")
+                           f"one of; {mend(folder.name, called)}")
     return paths
 
 
@@ -170,7 +190,7 @@ def read_wds(folder: Path, split: str, annotated: tuple[str, ...]) -> Listing:
     """``folder/test/0.tar`` and so on, with members ``s0000001.webp`` (or .jpg, .png) and ``s0000001.cls``, its label
     in digits, which counts the lines of ``folder/classnames.txt`` (see ``match_classes``). Raises DatasetError.
     """
-    name, names = folder.name, folder / "classnames.txt"
+    name, names = folder.name, folder / CLASSES
     with reading(name, names, "a class a line"):
         own = [line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()]
     order = match_classes(name, names, own, annotated)
@@ -188,16 +208,17 @@ def _tars(folder: Path, split: str) -> list[Path]:
         with looking(folder.name, folder / called):
             if not (folder / called).is_dir():
                 continue
-            paths = sorted(path for path in (folder / called).iterdir() if path.suffix == ".tar")
-            count = folder / called / "nshards.txt"
+            paths = sorted(path for path in (folder / called).iterdir()
+                           if is_shard("wds", f"{called}/{path.name}", called))
+            count = folder / called / COUNT
             told = count.read_text(errors="replace").strip() if count.is_file() else str(len(paths))
         if paths and told != str(len(paths)):
             raise DatasetError(f"{folder.name}: {count.parent} has {len(paths)} tars: expected the number in "
-                               f"{count.name}, {told[:20]}; {mend(folder.name)}")
+                               f"{count.name}, {told[:20]}; {mend(folder.name, split)}")
         if paths:
             return paths
     raise DatasetError(f"{folder.name}: there are no tars of the {split} split in {folder}: expected "
-                       f"{SPLITS[split][0]}/0.tar and so on; {mend(folder.name)}")
+                       f"{SPLITS[split][0]}/0.tar and so on; {mend(folder.name, split)}")
 
 
 def _index(name: str, path: Path) -> list[tuple[str, int, int, int]]:
