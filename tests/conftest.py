@@ -28,6 +28,11 @@ def tiny_config() -> dict:
 @pytest.fixture(scope="session")
 def tiny_clip() -> Clip:
     """A CLIP with random weights that runs in no time; its logit scale is 14."""
+    return tiny()
+
+
+def tiny() -> Clip:
+    """What ``tiny_clip`` is, for processes of their own."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.CLIP(**TINY)

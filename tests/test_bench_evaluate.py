@@ -33,7 +33,7 @@ def test_its_figures_agree_with_each_other(tiny, tmp_path):
     text = run("--attack", "pgd-3@2", "--images", "50", "--classes", "3", "--photos", str(tmp_path / "photos"),
                "--workers", "0,1", "--json", str(tmp_path / "out.json"))
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["passes"] == 4 * 80 and found["images"] == 50  # two micro-batches of forty, three steps and a look
+    assert found["passes"] == 4 * 60 and found["images"] == 50  # three micro-batches of twenty, three steps and a look
     assert found["images_x_steps_per_second"] == pytest.approx(150 / found["seconds"])
     assert 0 < found["attack_seconds"] <= found["seconds"]
     assert found["share_of_matrix_rate"] == pytest.approx(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from importlib import import_module
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -46,6 +47,9 @@ def every_figure() -> dict:
         "crossing": figures.crossing({"clean": {"with text": [near(80), near(60)], "without": [near(40), None]},
                                       "robust": {"with text": [None, None], "without": [near(1), near(2)]}},
                                      ["finetune", "pad"]),
+        "changes": figures.change_panels(["one", "two"], {
+            "tecoa": {"clean": [(90.0, near(70)), (80.0, near(60))], "robust": [(5.0, near(25)), None]},
+            "fare": {"clean": [(None, near(70)), None], "robust": [None, None]}}, columns=1),
         "training": figures.training_curves(
             History(20, 8.0, [[step, 2.05 - 0.05 * step] for step in range(1, 21)],
                     [{"step": 20, "clean": 80.0, "robust": 12.5}])),
@@ -68,6 +72,7 @@ def drawn():
     ("texts", "tecoa: 50 % of the clean and 0 % of the attacked images below it."),
     ("prompted", "a frame 2 pixels wide on a picture of 8"),
     ("crossing", "clean, without: finetune 40.0, pad missing."),
+    ("changes", "tecoa, robust: 5 to 25 on average. fare, clean: nothing to compare."),
     ("tradeoff", "tecoa: 75 clean, 20 robust. A line joins original, tecoa."),
     ("training", "20 steps: loss 2 at the first, 1.05 at the last; held-out source 80.0 % clean, 12.5 % robust."),
     ("schedules", "2 ranks. cut: ranks end at 2, 5. claimed: ranks end at 4, 3.5."),
@@ -122,8 +127,10 @@ def test_names_in_a_tradeoff_stay_inside_and_apart():
 
 def test_many_series_look_different():
     labels = [f"series {i}" for i in range(12)]
-    lines = figures.step_curves({label: [(0, 1), (1, 2)] for label in labels}, "steps").axes[0].lines
-    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(labels)
+    for figure in (figures.step_curves({label: [(0, 1), (1, 2)] for label in labels}, "steps"),
+                   figures.eps_curves([0, 4], {label: [(9, 8, 10), (1, 0, 2)] for label in labels})):
+        lines = figure.axes[0].lines
+        assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(labels)
 
 
 def test_what_is_missing_is_shown_as_missing():
@@ -175,7 +182,7 @@ class Model(torch.nn.Linear):
 
 @pytest.fixture
 def expected(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "data_path", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.setattr(import_module("zsar.results.provenance"), "data_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.delenv("ZSAR_STORE_EXPECTED", raising=False)
     (tmp_path / "expected").mkdir()
     return tmp_path / "expected" / "drawn.json"

@@ -8,6 +8,7 @@ from PIL import Image
 from real_fixtures import build, build_parquet, build_wds
 from torch.utils.data import ConcatDataset, DataLoader
 
+from zsar import distributed
 from zsar.datasets import batches, load_dataset
 from zsar.datasets.base import ImageDataset
 from zsar.datasets.loading import default_workers
@@ -69,9 +70,11 @@ def test_a_batch_of_nothing_readable_is_empty(photos):
     assert len(batch.rows) == len(batch.images) == 0 and list(batch.unreadable) == [row]
 
 
-def test_workers_are_for_decoding_on_an_accelerator():
+def test_workers_are_for_decoding_on_an_accelerator(monkeypatch):
     files = ImageDataset("files", "test", ["a", "b"], ["{}"], torch.zeros(1), ["a"], Decoder([b""], ["a"], "none"))
     assert default_workers(files, torch.device("cuda")) >= 1
+    monkeypatch.setattr(distributed, "ranks_here", lambda: 99)
+    assert default_workers(files, torch.device("cuda")) == 1  # for each of the many ranks here
     assert default_workers(files, CPU) == default_workers(made_up(4), torch.device("cuda")) == 0
 
 

@@ -353,6 +353,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(loss, method, optimizer, step, tiny_c
     assert again.history.held_out == whole.history.held_out and adapted.step == whole.best["step"]
 
 
+def test_a_run_is_saved_when_the_last_time_is_long_ago(tiny_clip, source, tmp_path, monkeypatch):
+    def killed(history):
+        if history.step == 8:
+            raise SystemExit
+
+    monkeypatch.setattr(module, "LOG_EVERY", 2)
+    whole = Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE)
+    whole.run()
+    for every, saved in ((600, 5), (-1, 8)):
+        monkeypatch.setattr(module, "SAVE_EVERY", every)
+        with pytest.raises(SystemExit):
+            Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path, killed).run()
+        again = Trainer(tiny_clip, source, "tecoa", "finetune", RECIPE, tmp_path)
+        assert again.history.step == saved
+    again.run()
+    assert same(weights_of(again), weights_of(whole)) and again.history.held_out == whole.history.held_out
+
+
 def test_a_finished_run_is_not_run_again(tiny_clip, source, tmp_path):
     first = Trainer(tiny_clip, source, "adv", "finetune", RECIPE, tmp_path).run()
     again = Trainer(tiny_clip, source, "adv", "finetune", RECIPE, tmp_path)

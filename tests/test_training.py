@@ -83,14 +83,15 @@ main_thread = pytest.mark.skipif(threading.current_thread() is not threading.mai
 
 
 @main_thread
-def test_the_first_interruption_waits_and_the_second_does_not():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_interruption_waits_and_the_second_does_not(first):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt), finish_the_step() as stop:
         assert not stop.is_set()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(first)
         assert stop.is_set()
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @main_thread

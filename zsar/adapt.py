@@ -1,4 +1,8 @@
-"""Make a CLIP robust: a loss, a method, a recipe and source images. ``python -m zsar adapt``."""
+"""Make a CLIP robust: a loss, a method, a recipe and source images. ``python -m zsar adapt``.
+
+``torchrun --nproc-per-node N -m zsar adapt`` shares the images of each step among N processes, with the same outcome up
+to rounding.
+"""
 
 import argparse
 import shlex
@@ -7,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from zsar import distributed
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import AdaptationError, OutputError
@@ -37,6 +42,7 @@ def adapt(original: Clip, source: ImageDataset, *, loss: str | Callable[..., Los
         workers, strict: as in ``zsar.datasets.batches``; without ``strict`` other images stand in for those that
             cannot be read, and ``history.unreadable`` of the result names them.
 
+    Inside ``zsar.distributed.ranks`` all ranks make this call, share the images of each step and return the same.
     Raises ZsarError for whatever does not fit together, and DivergenceError.
     """
     out = writable_folder(out) if out else None
@@ -97,7 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(setting.name), type=setting.type, dest=setting.name, help=OPTIONS[setting.name])
     settings = ", ".join(f"{_flag(name)} {value:g}" if isinstance(value, float) else f"{_flag(name)} {value}"
                          for name, value in asdict(RECIPES["drawn"]).items())
-    parser.epilog = f"The recipe drawn is {settings}. The others stand in zsar.recipes."
+    parser.epilog = (f"The recipe drawn is {settings}. The others stand in zsar.recipes. torchrun --nproc-per-node N "
+                     "-m zsar adapt shares the images of each step among N processes, each with an accelerator of its "
+                     "own where there are as many; N changes nothing but the rounding, and may change when a run is "
+                     "continued.")
 
 
 def _flag(setting: str) -> str:
@@ -106,24 +115,30 @@ def _flag(setting: str) -> str:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Adapt as the command line says; returns where the result is and how good it is on held-out source images."""
+    """Adapt as the command line says; returns where the result is and how good it is on held-out source images.
+
+    Of several ranks only the first returns something.
+    """
     profile = get_profile(args.profile)
     recipe = get_recipe(args.recipe or profile.recipe, **{name: getattr(args, name) for name in OPTIONS})
     get_loss(args.loss)  # before the model is loaded, which takes seconds
     refuse_unused(args, recipe)
-    out = writable_folder(args.out)
-    watch = tensorboard(args.tensorboard) if args.tensorboard else lambda history: None
-    check_workers(args.workers)
-    source = load_dataset(args.source or profile.source, "train", args.root, args.protocol)
-    if args.images is not None:
-        if args.images < 1:
-            raise AdaptationError(f"--images {args.images}: expected at least 1")
-        source = source.subset(args.images + recipe.held_out)
-    model = args.model or profile.model
-    pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
-    clip = load_clip(model, pretrained=pretrained, device=args.device)
-    adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch,
-                    workers=args.workers, strict=args.strict)
+    with distributed.ranks():
+        out = writable_folder(args.out)
+        watch = tensorboard(args.tensorboard) if args.tensorboard and distributed.rank() == 0 else lambda history: None
+        check_workers(args.workers)
+        source = load_dataset(args.source or profile.source, "train", args.root, args.protocol)
+        if args.images is not None:
+            if args.images < 1:
+                raise AdaptationError(f"--images {args.images}: expected at least 1")
+            source = source.subset(args.images + recipe.held_out)
+        model = args.model or profile.model
+        pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
+        clip = load_clip(model, pretrained=pretrained, device=distributed.rank_device(args.device))
+        adapted = adapt(clip, source, loss=args.loss, method=args.method, recipe=recipe, out=out, watch=watch,
+                        workers=args.workers, strict=args.strict)
+        if distributed.rank():
+            return ""
     options = {name: getattr(args, name) for name in ("profile", "model", "pretrained", "device")}
     given = "".join(f" --{name} {shlex.quote(value)}" for name, value in options.items() if value)
     return report(adapted, out, given)

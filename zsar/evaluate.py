@@ -116,7 +116,7 @@ def answer(classifier: ZeroShotClassifier, attack: Attack | None, images: Tensor
 
 #: Micro-batches that are evaluated together: a real test set does not fit into memory, and an attack that lets go of
 #: fooled images fills its micro-batches from what is left of these. On a CPU a thousand images.
-TOGETHER = {"cpu": 25, "cuda": 8}
+TOGETHER = {"cpu": 50, "cuda": 8}
 
 
 def unit_rows(n: int, device: torch.device) -> tuple[Tensor, ...]:

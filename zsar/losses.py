@@ -35,7 +35,9 @@ class Loss(nn.Module):
     attack_maximises = training_minimises = source = ""
     attacked = True  # False: trains on clean images
     fitted = False  # True: ``fit`` is called before the first step
-    least_images = 1  # in one forward pass, below which the loss says nothing
+    #: In one forward pass, below which the loss says nothing. More than 1: it compares images of a batch with each
+    #: other, so that ``prepare`` is shown all of a batch even where several ranks share it.
+    least_images = 1
 
     def __init__(self, original: Clip, text: Tensor, seed: int = 0):
         super().__init__()
@@ -63,9 +65,13 @@ class Loss(nn.Module):
         """What the attack maximises, for ``zsar.attacks.pgd``."""
         return lambda images, rows: self.per_image(student.embed(images), targets, rows)
 
-    def forward(self, student: Clip, images: Tensor, adversarial: Tensor, targets: Any) -> Tensor:
-        """What training minimises: the mean over the batch, a scalar. By default that of what the attack maximises."""
-        rows = torch.arange(len(images), device=images.device)
+    def forward(self, student: Clip, images: Tensor, adversarial: Tensor, targets: Any,
+                rows: Tensor | None = None) -> Tensor:
+        """What training minimises: the mean over the batch, a scalar. By default that of what the attack maximises.
+
+        rows: int64 [B], given where ``prepare`` was shown more images than these B: which of them these are.
+        """
+        rows = torch.arange(len(images), device=images.device) if rows is None else rows
         return self.per_image(student.embed(adversarial), targets, rows).mean()
 
     def fit(self, features: Tensor, labels: Tensor) -> None:

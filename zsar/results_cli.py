@@ -8,11 +8,19 @@ import pandas
 
 from zsar.errors import OutputError, ZsarError, unknown_name
 from zsar.outputs import writable_file, write_atomically
-from zsar.report import Scores, paper_table, write_report
-from zsar.report.scores import CLEAN, dataset_place, method_place
 from zsar.results import Store
 from zsar.results.comparison import Comparison, compare, differing, mean_difference
-from zsar.results.tables import cell_row, method_names, model_of, no_cells, rows, select
+from zsar.results.tables import (
+    CLEAN,
+    cell_row,
+    dataset_place,
+    method_names,
+    method_place,
+    model_of,
+    no_cells,
+    rows,
+    select,
+)
 
 FORMS = ("csv", "json", "latex", "markdown")
 FILTERS = ("method", "dataset", "attack", "seed")
@@ -104,7 +112,7 @@ def compare_methods(args: argparse.Namespace) -> str:
     other = Store(args.other, write=False) if args.other else store
     found, alone = compare(args.a, args.b, store, other)
     families: dict[tuple[str, int], list[Comparison]] = {}
-    for one in found:
+    for one in sorted(found, key=lambda one: dataset_place(one.dataset)):
         families.setdefault((one.attack, one.seed), []).append(one)
     parts = [_family(args, attack, seed, family) for (attack, seed), family in families.items()]
     parts.append("A - B in points with 95 % intervals; p of McNemar's exact test; p Holm: corrected for the datasets "
@@ -155,6 +163,8 @@ def export(args: argparse.Namespace) -> str:
     if args.form in ("csv", "json"):
         text = _lines([cell_row(header, names[model_of(header)]) for header in chosen], args.form)
     else:
+        from zsar.report import Scores, paper_table  # a list need not wait for what draws
+
         scores = Scores(store, chosen)
         tables = [paper_table(scores, attack) for attack in (CLEAN, *scores.attacks) if scores.datasets(attack)]
         text = "\n\n".join(table.to_latex() if args.form == "latex" else table.to_markdown() for table in tables)
@@ -174,6 +184,8 @@ def _lines(cells: list[dict], form: str) -> str:
 
 def report(args: argparse.Namespace) -> str:
     """Write the page; its path."""
+    from zsar.report import write_report
+
     store, headers = _read(args.store)
     return str(write_report(store, {}, args.out or store.folder / "report.html",
                             headers=select(headers, **_filters(args))))

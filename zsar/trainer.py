@@ -1,6 +1,7 @@
 """The loop of an adversarial adaptation: attack a batch, update on what came out, look at held-out images, save."""
 
 import hashlib
+import inspect
 import json
 import math
 import reprlib
@@ -16,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from zsar import distributed
 from zsar.attacks import Objective, pgd
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset, batches
+from zsar.datasets.loading import Batch
 from zsar.errors import AdaptationError, CheckpointError, DivergenceError, UnreadableImageError
 from zsar.evaluate import attack_from_settings, evaluate_dataset
 from zsar.losses import Loss, code_digest, get_loss, loss_name
@@ -36,6 +39,7 @@ CHECKPOINT, ADAPTED, RECORD = "checkpoint.pt", "adapted.safetensors", "record.js
 DIGESTS = {"data": "the images, labels or texts of the source differ", "original": "the original CLIP is another",
            "loss_code": "the code of the loss has changed"}
 LOG_EVERY = 10  # steps between two looks at the losses, for which an accelerator must wait
+SAVE_EVERY = 600  # seconds after which a look saves too: no more of a run that is killed is lost
 
 
 @dataclass
@@ -68,7 +72,8 @@ class Trainer:
     """One adaptation. ``run()`` trains it; most callers want ``adapt``, which says what the arguments are.
 
     Everything random comes from the recipe's seed and the number of the step, so a run that is continued from its
-    checkpoint takes the same steps bit for bit on a CPU.
+    checkpoint takes the same steps bit for bit on a CPU. Inside ``zsar.distributed.ranks`` the ranks share each batch
+    and come to the update of one rank up to the rounding of its sums; rank 0 validates, writes and calls ``watch``.
     """
 
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
@@ -95,19 +100,50 @@ class Trainer:
         own = {} if isinstance(loss, str) else {"loss_code": code_digest(loss)}
         self.settings = {"loss": name, **own, "method": method, "source": source.name, "images": len(self.train),
                          "data": data_digest(self.train, self.held_out), "original": original.digest, **asdict(recipe)}
-        if self.loss.attacked and not recipe.eps_255:
+        if self.loss.attacked and not recipe.eps_255 and distributed.rank() == 0:
             warnings.warn(f"eps 0: {name} is trained on clean images, without an attack", stacklevel=3)
         self.optimizer = optimizer_for(self.student, self.loss, recipe)
-        self.history, self.best = History(), {}
+        self.history, self.best, self.saved = History(), {}, time.monotonic()
         self.pending: list[tuple[int, Tensor]] = []  # losses that are still on the device
+        self._share_batches()
+        self._begin()
+
+    def _share_batches(self) -> None:
+        """Which places of a batch this rank loads, and which of them, in each part of it, it attacks and learns from.
+
+        A rank without a place of its own repeats the first, with a weight of 0.
+        """
+        batch, part = self.recipe.batch, self.recipe.batch // self.recipe.accumulate
+        own = list(distributed.share(part))
+        self.weight = len(own) / part  # of the mean over these in that over the part
+        own, device = own or [0], self.student.device
+        compared = self.loss.least_images > 1 and distributed.world_size() > 1  # with images of other ranks
+        self.own = torch.tensor(own, device=device) if compared else None
+        loaded = range(part) if compared else own
+        self.places = torch.tensor([first + place for first in range(0, batch, part) for place in loaded],
+                                   device=device)
+
+    def _begin(self) -> None:
+        """Go on from a checkpoint in ``out``, or fit what is fitted first. Raises CheckpointError, AdaptationError."""
+        out = self.out
         state = read_checkpoint(out / CHECKPOINT, self.settings, "choose another folder", DIGESTS) if out else None
         if out and not state and (out / ADAPTED).exists():
             raise AdaptationError(f"{out} holds an adapted CLIP, and no {CHECKPOINT} to go on from: it would be "
                                   "overwritten; choose another folder, or move it away")
         if state:
             self._restore(state)
-        else:
+        self._compare_ranks()
+        if not state:
             self._fit_head()
+
+    def _compare_ranks(self) -> None:
+        """Raise AdaptationError, on all ranks, unless they begin alike; else some would wait for others for ever."""
+        first, *others = distributed.gather(self.settings | {"step": self.history.step, "out": bool(self.out)})
+        for number, other in enumerate(others, start=1):
+            if differing := [f"{key} is {other.get(key)!r}, not {value!r}" for key, value in first.items()
+                             if other.get(key) != value]:
+                raise AdaptationError(f"rank {number} begins otherwise than rank 0 ({'; '.join(differing)}): expected "
+                                      "the same arguments and images on all, and an out that all see")
 
     def run(self) -> Adapted:
         """Train to the last step. Raises DivergenceError; KeyboardInterrupt after saving, where ``out`` is given."""
@@ -117,8 +153,9 @@ class Trainer:
     def advance(self, until: int) -> None:
         """Train until so many steps are done, as ``run`` does."""
         started = time.monotonic() - self.history.seconds
+        hidden = {"disable": True} if distributed.rank() else {}  # where it is left out, TQDM_DISABLE is looked at
         bar = tqdm(initial=self.history.step, total=until, unit="step", leave=False,
-                   desc=f"{self.settings['loss']} {self.method}")
+                   desc=f"{self.settings['loss']} {self.method}", **hidden)
         with bar, finish_the_step() as stop:
             for images, labels in self.batches(self.history.step, until):
                 self.pending.append((self.history.step + 1, self.step(images, labels)))
@@ -126,57 +163,92 @@ class Trainer:
                 bar.update()
                 due = self.history.step in (until, self.recipe.steps) or \
                     self.history.step % self.recipe.validate_every == 0
-                stopping = stop.is_set()  # looked at once: what Ctrl-C ends was saved, whenever it comes
+                # Looked at once: what Ctrl-C ends was saved, whenever it comes. And it ends all ranks at the same step.
+                stopping = distributed.anywhere(stop.is_set())
                 if due or stopping or self.history.step % LOG_EVERY == 0:
                     self.history.seconds = time.monotonic() - started
                     bar.set_postfix(loss=f"{self._collect_losses():.3f}")
-                    if due or stopping:
-                        self._check_weights()
-                    if due:
-                        self._validate()
-                    if due or stopping:
-                        self._save()
-                    self.watch(self.history)
+                    self._look(due, stopping)
                 if stopping:
                     break
-        if stop.is_set():
+        if distributed.anywhere(stop.is_set()):
             where = f"is saved in {self.out}; the same call goes on from there" if self.out else "was the last"
             raise KeyboardInterrupt(f"step {self.history.step} {where}")
 
+    def _look(self, due: bool, stopping: bool) -> None:
+        """Validate where it is due; save then, before a stop, and when the last time is long ago; show the history."""
+        if due or stopping or distributed.anywhere(time.monotonic() - self.saved > SAVE_EVERY):
+            self._check_weights()
+            if due:
+                self._validate()
+            self._save()
+        if distributed.rank() == 0:
+            self.watch(self.history)
+
     def batches(self, first: int, until: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice."""
-        rows = (rows_at(step, len(self.train), self.recipe) for step in range(first, until))
-        for batch in batches(self.train, rows, self.student.device, workers=self.workers, strict=self.strict):
-            self.history.unreadable |= {self.train.ids[row]: reason for row, reason in batch.unreadable.items()}
-            if batch.unreadable:  # the others fill its place, so that every step has as many images
-                if not len(batch.rows):
-                    raise UnreadableImageError(f"no image of a batch of {self.train.name} can be read, e.g. "
-                                               f"{next(iter(batch.unreadable.values()))}")
-                places = torch.arange(self.recipe.batch, device=batch.labels.device) % len(batch.rows)
-                yield batch.images[places], batch.labels[places]
+        """The batches of steps ``first`` to ``until`` - 1; each epoch has its own order, and no image twice.
+
+        Of each batch what this rank loads: the images at ``places``. Where some of the batch cannot be read, the others
+        fill its places in turn, so that every step has as many images; the same ones however many ranks there are.
+        """
+        steps, places = range(first, until), self.places.tolist()
+        rows = ([whole[place] for place in places] for whole in map(self._rows, steps))
+        loaded = batches(self.train, rows, self.student.device, workers=self.workers)
+        for step, batch in zip(steps, loaded, strict=True):
+            if distributed.anywhere(bool(batch.unreadable)):
+                yield self._fill_places(self._rows(step), batch)
             else:
                 yield batch.images, batch.labels
 
+    def _rows(self, step: int) -> list[int]:
+        return rows_at(step, len(self.train), self.recipe)
+
+    def _fill_places(self, rows: list[int], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The images at ``places`` of what can be read of a batch of ``rows``; ``batch`` is what this rank could read.
+
+        Raises UnreadableImageError where nothing can be read, or with ``strict``.
+        """
+        unreadable = {row: reason for found in distributed.gather(batch.unreadable) for row, reason in found.items()}
+        self.history.unreadable |= {self.train.ids[row]: reason for row, reason in unreadable.items()}
+        if self.strict:
+            raise UnreadableImageError(next(iter(unreadable.values())))
+        readable = [row for row in rows if row not in unreadable]
+        if not readable:
+            raise UnreadableImageError(f"no image of a batch of {self.train.name} can be read, e.g. "
+                                       f"{next(iter(unreadable.values()))}")
+        wanted = [readable[place % len(readable)] for place in self.places.tolist()]
+        images = dict(zip(batch.rows.tolist(), batch.images, strict=True))
+        if others := sorted(set(wanted) - images.keys()):  # which another rank has
+            more = next(batches(self.train, [others], self.student.device, workers=0, strict=True))
+            images |= zip(more.rows.tolist(), more.images, strict=True)
+        return torch.stack([images[row] for row in wanted]), self.train.labels[wanted].to(self.student.device)
+
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update from a batch [B, 3, H, W], int64 [B]; returns its loss, a scalar that stays on the device."""
+        """One update from a batch [B, 3, H, W], int64 [B]; returns its loss, a scalar that stays on the device.
+
+        Of several ranks each gives what it loads, and gets a part of the loss: the parts add up to it.
+        """
         recipe, step, device = self.recipe, self.history.step, self.student.device
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * warmup_cosine(step, recipe.warmup, recipe.steps)
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        seeds = torch.arange(len(images), device=device) + (step * recipe.batch + (recipe.seed << 40))
+        seeds = self.places + (step * recipe.batch + (recipe.seed << 40))  # whoever has an image, it starts the same
         self.optimizer.zero_grad()
         total, share = torch.zeros((), device=device), len(images) // recipe.accumulate
         for part in zip(images.split(share), labels.split(share), seeds.split(share), strict=True):
-            loss = self._part_loss(*part) / recipe.accumulate
+            loss = self._part_loss(*part) * self.weight / recipe.accumulate
             loss.backward()
             total += loss.detach()
+        distributed.add_up_gradients(self._weights())
         self.optimizer.step()
         return total
 
+    def _weights(self) -> list[nn.Parameter]:
+        return [*trainable(self.student).values(), *trainable(self.loss).values()]
+
     def _part_loss(self, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-        """Attack a batch, then the loss to be minimised, with its graph."""
-        recipe, adversarial = self.recipe, images
-        weights = [*trainable(self.student).values(), *trainable(self.loss).values()]
+        """Attack this rank's images of a part of a batch, then the mean loss of these, with its graph."""
+        recipe, weights, own = self.recipe, self._weights(), self.own
         # The attack needs gradients of the pixels alone: without those of the weights a step costs half as much, and
         # nothing of it can reach the update.
         for weight in weights:
@@ -184,6 +256,9 @@ class Trainer:
         try:
             with torch.no_grad(), self._half():
                 targets = self.loss.prepare(self.student, images, labels)
+            if own is not None:
+                images, seeds = images[own], seeds[own]
+            adversarial = images
             if self.loss.attacked and recipe.eps_255 > 0:
                 adversarial = pgd(self._objective(targets), images, eps=recipe.eps_255 / 255,
                                   alpha=recipe.alpha_255 / 255, steps=recipe.attack_steps,
@@ -192,7 +267,7 @@ class Trainer:
             for weight in weights:
                 weight.requires_grad_(True)
         with self._half():
-            loss = self.loss(self.student, images, adversarial, targets)
+            loss = self.loss(self.student, images, adversarial, targets, *([] if own is None else [own]))
         if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
             raise AdaptationError(f"the loss {self.settings['loss']} gave {reprlib.repr(loss)}: expected a tensor "
                                   "without dimensions that depends on the embeddings")
@@ -209,7 +284,7 @@ class Trainer:
 
         def in_half(images: Tensor, rows: Tensor) -> Tensor:
             with self._half():
-                return objective(images, rows)
+                return objective(images, rows if self.own is None else self.own[rows])
 
         return in_half
 
@@ -224,11 +299,12 @@ class Trainer:
                 features.append(self.original.features(batch.images))
                 labels.append(batch.labels)
         self.loss.fit(torch.cat(features), torch.cat(labels))
+        distributed.copy_first(self.loss.state_dict().values())  # an accelerator need not round each time the same
 
     def _collect_losses(self) -> float:
         """Fetch the losses since the last look into the history; their mean. Raises DivergenceError."""
         if self.pending:
-            values = torch.stack([loss for _, loss in self.pending]).tolist()
+            values = distributed.added_up(torch.stack([loss for _, loss in self.pending])).tolist()
             for (step, _), value in zip(self.pending, values, strict=True):
                 self._check_loss(step, value)
                 self.history.losses.append([step, round(value, 6)])
@@ -258,24 +334,29 @@ class Trainer:
             self._check_loss(self.history.step, math.nan)
 
     def _validate(self) -> None:
-        """Clean and robust accuracy on held-out source images, by text; remembers the best weights."""
-        recipe, weights = self.recipe, trainable(self.student)
-        eps, kind = recipe.eps_255, "pgd" if recipe.eps_255 else "none"
+        """Look at held-out source images; remember the best weights."""
+        found, weights = distributed.first_alone(self._held_out_accuracy), trainable(self.student)
+        self.history.held_out.append(found)
+        if self.recipe.keep == "last" or not self.best or \
+                criterion(self.loss, found) > criterion(self.loss, self.best):
+            self.best = found | {"weights": {name: value.detach().clone() for name, value in weights.items()}}
+
+    def _held_out_accuracy(self) -> dict:
+        """{step, clean, robust}: accuracies by text in percent, now."""
+        eps, kind = self.recipe.eps_255, "pgd" if self.recipe.eps_255 else "none"
         attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
                                        "iterate": "worst"})
         row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier, workers=self.workers,
                                strict=self.strict)
-        found = {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
-        self.history.held_out.append(found)
-        if recipe.keep == "last" or not self.best or criterion(self.loss, found) > criterion(self.loss, self.best):
-            self.best = found | {"weights": {name: value.detach().clone() for name, value in weights.items()}}
+        return {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
 
     def _save(self) -> None:
         if self.out:
-            write_checkpoint(self.out / CHECKPOINT, {
+            distributed.first_alone(lambda: write_checkpoint(self.out / CHECKPOINT, {
                 "settings": self.settings, "history": asdict(self.history), "best": self.best,
                 "student": trainable(self.student),
-                "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict()})
+                "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict()}))
+        self.saved = time.monotonic()
 
     def _restore(self, state: dict) -> None:
         path, expected = self.out / CHECKPOINT, {"student", "loss", "optimizer", "history", "best"}
@@ -289,17 +370,22 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is of another loss {self.settings['loss']} or broken: its parameters have "
                                   "another form; choose another folder") from error
-        tqdm.write(f"continuing {path} at step {self.history.step} of {self.recipe.steps}", file=sys.stderr)
+        if distributed.rank() == 0:
+            tqdm.write(f"continuing {path} at step {self.history.step} of {self.recipe.steps}", file=sys.stderr)
 
     def finish(self) -> Adapted:
-        """The best (or last) weights so far, frozen; written to ``out`` where there is one."""
+        """The best (or last) weights so far, frozen; written to ``out`` where there is one, before any rank returns."""
         fill(self.student, self.best["weights"], "the best checkpoint")
         if self.out:
-            save_adapted(self.out / ADAPTED, self.student, self.original, self.method, settings=self.settings)
-            write_json(self.out / RECORD, {"settings": self.settings, "step": self.best["step"],
-                                           "history": asdict(self.history), "provenance": provenance(self.student)})
+            distributed.first_alone(self._write)
         self.student.requires_grad_(False)
         return Adapted(self.student, self.best["step"], self.history, self.settings, self.loss, self.best["weights"])
+
+    def _write(self) -> None:
+        save_adapted(self.out / ADAPTED, self.student, self.original, self.method, settings=self.settings)
+        write_json(self.out / RECORD, {"settings": self.settings, "step": self.best["step"],
+                                       "history": asdict(self.history), "ranks": distributed.world_size(),
+                                       "provenance": provenance(self.student)})
 
 
 def criterion(loss: Loss, found: dict) -> tuple[float, float]:
@@ -362,6 +448,12 @@ def check_loss(loss: Any, recipe: Recipe) -> None:
         raise AdaptationError(f"the loss is a {type(loss).__name__}: expected a subclass of zsar.losses.Loss")
     if type(loss).per_image is Loss.per_image and type(loss).forward is Loss.forward:
         raise AdaptationError(f"the loss {type(loss).__name__} has no method per_image: define it")
+    if loss.least_images > 1 and distributed.world_size() > 1:
+        try:
+            inspect.signature(loss.forward).bind("student", "images", "adversarial", "targets", "rows")
+        except TypeError as error:
+            raise AdaptationError(f"{type(loss).__name__}.forward takes no rows: a loss that compares images with each "
+                                  "other needs them where ranks share a batch (zsar.losses.Loss.forward)") from error
     if (part := recipe.batch // recipe.accumulate) < loss.least_images:
         raise AdaptationError(f"{type(loss).__name__} compares images with each other: {part} at a time are too few, "
                               f"expected at least {loss.least_images}; take a larger batch or a smaller accumulate")

@@ -55,22 +55,28 @@ def read_checkpoint(path: Path, settings: dict, mend: str, digests: Mapping[str,
 
 @contextmanager
 def finish_the_step() -> Iterator[threading.Event]:
-    """Inside, Ctrl-C sets the event that is given, and a second one interrupts at once as it always does.
+    """Inside, Ctrl-C or SIGTERM sets the event that is given, and a second one acts at once as it always does.
 
     An update cut in half could not be continued; a loop that looks at the event after each step can stop cleanly.
+    SIGTERM is how ``torchrun`` and batch systems stop a process, some 30 seconds before they kill it.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield asked
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, action in before.items():
+            signal.signal(number, action)
 
     def handle(number: int, frame: object) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, handle)
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

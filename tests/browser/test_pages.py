@@ -1,7 +1,6 @@
 """The pages, built from the committed outputs and opened in a real browser: both themes, a living slider, no errors."""
 
 import os
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -15,11 +14,7 @@ from build_book import BUILD, chapters, run_sphinx  # noqa: E402
 from serve import open_server  # noqa: E402
 from vendor import fetch  # noqa: E402
 
-CHROMIUM = os.environ.get("ZSAR_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = sorted(path.stem for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md"))
-
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no chromium here (its path may be given in ZSAR_CHROMIUM)")
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +36,6 @@ def address(html):
     yield f"http://127.0.0.1:{server.server_port}/book"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One chromium for all tests."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -80,7 +64,6 @@ def test_pages_build_without_a_warning(html):
         assert (html / "book" / f"{name}.html").stat().st_size < 1.5e6
 
 
-@needs_chromium
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole(page, address, name, theme):
@@ -98,7 +81,6 @@ def test_page_is_whole(page, address, name, theme):
     assert page.outside == []
 
 
-@needs_chromium
 def test_a_slider_changes_the_picture(page, address, html):
     names = [path.stem for path in chapters()
              if "widget-state+json" in (html / "book" / f"{path.stem}.html").read_text("utf-8")]

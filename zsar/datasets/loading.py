@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zsar import distributed
 from zsar.datasets.base import ImageDataset
 from zsar.errors import UnreadableImageError
 
@@ -76,9 +77,13 @@ def batches(dataset: ImageDataset, rows: Iterable[Sequence[int]], device: torch.
 
 
 def default_workers(dataset: ImageDataset, device: torch.device) -> int:
-    """Processes that decode for ``device``: none for a CPU, nor for images that need no decoding."""
+    """Processes that decode for ``device``: none for a CPU, nor for images that need no decoding.
+
+    Ranks of one machine share its cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS) if dataset.decodes and device.type != "cpu" else 0
+    own = max(1, cores // distributed.ranks_here())
+    return min(own, MOST_WORKERS) if dataset.decodes and device.type != "cpu" else 0
 
 
 def _as_it_is(batch: tuple) -> tuple:

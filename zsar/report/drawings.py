@@ -4,22 +4,27 @@ Each raises StoreError where the store lacks the cells, with the command that co
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from zsar.attack_specs import parse_attack, spell_attack
 from zsar.errors import StoreError
 from zsar.figures import change_panels, eps_curves, tradeoff
-from zsar.report.scores import CLEAN, ORIGINAL, Scores
+from zsar.report.scores import Scores
 from zsar.results import Estimate
+from zsar.results.tables import CLEAN, ORIGINAL
+
+PANELS = 12  # methods whose changes are drawn where none are named: more would be too small to read
 
 
-def over_datasets(scores: Scores, attack: str) -> Figure:
-    """Original against methods on every dataset, clean and under an attack; points of an interpolation aside.
+def over_datasets(scores: Scores, attack: str, methods: Sequence[str] | None = None) -> Figure:
+    """Original against methods on every dataset, clean and under an attack.
 
-    Raises StoreError where there is nothing but the original.
+    methods: by default the first ``PANELS``, points of an interpolation aside. Raises StoreError where there is nothing
+    but the original.
     """
-    methods = [method for method in scores.methods if method != ORIGINAL and "@" not in method]
+    methods = methods or [method for method in scores.methods if method != ORIGINAL and "@" not in method][:PANELS]
     if not methods:
         raise StoreError("Nothing beside the original CLIP was measured. " + computes(scores, methods="tecoa:finetune"))
     datasets, panels = list(scores.tasks), {}

@@ -17,15 +17,16 @@ from zsar.errors import StoreError
 from zsar.figures import alt_text, encode
 from zsar.outputs import writable_file, write_atomically
 from zsar.profiles import PROFILES
-from zsar.report.drawings import against_eps, clean_against_robust, computes, interpolations, over_datasets
+from zsar.report.drawings import PANELS, against_eps, clean_against_robust, computes, interpolations, over_datasets
 from zsar.report.html import render
 from zsar.report.reported import is_drawn, ours, reported
-from zsar.report.scores import CLEAN, ORIGINAL, Scores
+from zsar.report.scores import Scores
 from zsar.report.tables import Table, paper_table, per_class_table
 from zsar.results import Key, Store, commit
 from zsar.results.comparison import cell_file
+from zsar.results.tables import CLEAN, ORIGINAL
 
-LISTED = 3000  # cells whose provenance is listed: the page stays small enough to be sent
+LISTED = 1500  # cells whose provenance is listed: the page stays small enough to be sent
 COLUMNS = ("attack", "seed", "accuracy", "95 %", "images", "unreadable", "passes a second", "seconds", "micro-batch",
            "device", "torch", "commit", "weights")
 
@@ -48,7 +49,7 @@ class Section:
         except StoreError as error:
             self.sentences.append(f"{error}.")
             return
-        self.pictures.append({"png": base64.b64encode(encode(figure, dpi=110)).decode(), "alt": alt_text(figure),
+        self.pictures.append({"png": base64.b64encode(encode(figure, dpi=100)).decode(), "alt": alt_text(figure),
                               "caption": caption})
 
 
@@ -89,19 +90,27 @@ def _title(scores: Scores) -> str:
 
 def _facts(scores: Scores, settings: Mapping) -> list[tuple[str, str]]:
     """What was measured, in a few lines."""
+    images = sum(header["images"] for header in scores.headers)
     facts = [("Profile", settings.get("profile")),
              ("Model", " ".join(filter(None, (settings.get("model"), settings.get("pretrained"))))),
              ("Methods", ", ".join(scores.methods)), ("Datasets", f"{len(scores.tasks)}: {', '.join(scores.tasks)}"),
              ("Attacks", "; ".join(describe_attack(scores.settings[attack]) for attack in scores.attacks) or "none"),
              ("Seeds", ", ".join(map(str, scores.seeds))), ("Training steps", settings.get("training_steps")),
-             ("Cells", f"{len(scores.headers):,}, with {sum(header['images'] for header in scores.headers):,} answers"),
-             ("Evaluation", _duration(sum(header["run"].get("seconds", 0) for header in scores.headers)))]
+             ("Precision", ", ".join(sorted({header["key"]["precision"] for header in scores.headers}))),
+             ("Cells", f"{len(scores.headers):,}, with the answers to {images:,} images"),
+             ("Evaluation", _duration(scores.headers))]
     return [(name, str(value)) for name, value in facts if value]
 
 
-def _duration(seconds: float) -> str:
+def _total(headers: Iterable[dict], name: str) -> float:
+    return sum(header["run"].get(name, 0) for header in headers)
+
+
+def _duration(headers: list[dict]) -> str:
+    seconds, passes = _total(headers, "seconds"), _total(headers, "passes")
     spent = f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"
-    return f"{spent}, added up over devices; adaptations not counted"
+    rate = f", {passes / seconds:,.0f} images a second through the model" if seconds else ""
+    return f"{spent}, added up over devices{rate}; adaptations are not counted"
 
 
 def _said(scores: Scores, settings: Mapping, failed: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -125,7 +134,7 @@ def _sections(scores: Scores) -> list[Section]:
                           "Clean accuracy" if clean else f"Robust accuracy, {attack}",
                           paper_table(scores, attack), per_class_table(scores, attack))
         if not clean:
-            section.draw(f"What each method changes on every dataset, clean and under {attack}.",
+            section.draw(f"What methods (at most {PANELS}) change on every dataset, clean and under {attack}.",
                          lambda attack=attack: over_datasets(scores, attack))
             section.draw(f"Mean clean accuracy against mean accuracy under {attack}, with 95 % intervals. Lines join "
                          "the original with adapted weights through points between them, where these were measured.",
@@ -159,7 +168,7 @@ def _speed(headers: list[dict]) -> list[dict]:
         groups[header["run"].get("device", "?"), header["key"]["attack"]].append(header)
     rows = []
     for (device, attack), found in groups.items():
-        seconds, passes = (sum(header["run"].get(name, 0) for header in found) for name in ("seconds", "passes"))
+        seconds, passes = _total(found, "seconds"), _total(found, "passes")
         images = sum(header["images"] for header in found)
         rows.append({"device": device, "attack": attack, "cells": len(found), "seconds": seconds, "images": images,
                      "rate": passes / seconds if seconds else None})

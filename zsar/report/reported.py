@@ -7,7 +7,8 @@ import pandas
 from zsar.attack_specs import describe_attack
 from zsar.paths import data_path
 from zsar.report.html import render
-from zsar.report.scores import CLEAN, DRAWN, ORIGINAL, Scores, mean_name
+from zsar.report.scores import DRAWN, Scores, mean_name
+from zsar.results.tables import CLEAN, ORIGINAL
 
 PROTOCOL = ["source", "backbone", "attack", "eps_255"]
 ROW = ["train_set", "method", "adaptation", "note"]

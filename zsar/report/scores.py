@@ -6,14 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zsar.errors import StoreError
-from zsar.profiles import METHODS, SIXTEEN
+from zsar.attack_specs import parse_attack
+from zsar.profiles import SIXTEEN
 from zsar.results import Estimate, Key, Store, Task, estimate, interval
-from zsar.results.comparison import cell_file
-from zsar.results.sealed import DamagedError
-from zsar.results.tables import MEAN_PER_CLASS, method_names, model_of, no_cells
+from zsar.results.comparison import read_cell
+from zsar.results.tables import (
+    CLEAN,
+    MEAN_PER_CLASS,
+    dataset_place,
+    method_names,
+    method_place,
+    model_of,
+    no_cells,
+)
 
-ORIGINAL, CLEAN = "clip", "none"
 DRAWN = tuple(f"Drawn{name}" for name in SIXTEEN)
 
 
@@ -32,8 +38,8 @@ class Score:
 class Scores:
     """The cells of a store (or those of ``headers``) by method, dataset and attack; seeds are one score together.
 
-    methods: the original first; datasets: in the paper's order; attacks: all but ``none``. One choice of images a
-    dataset: where a store has several, that with most cells, and ``left_out`` says so.
+    methods: the original first; tasks: by dataset, in the paper's order; attacks: all but ``none``, with their
+    ``settings``. One choice of images a dataset: where a store has several, that with most cells; ``left_out`` says so.
 
     Raises StoreError where there is nothing.
     """
@@ -49,9 +55,9 @@ class Scores:
             key = header["key"]
             if tasks[key["dataset"]] == key["task"]:
                 self._cells[self.name(header), key["dataset"], key["attack"]][key["seed"]] = header
-        self.tasks = {dataset: store.task(tasks[dataset]) for dataset in in_order(tasks)}
+        self.tasks = {dataset: store.task(tasks[dataset]) for dataset in sorted(tasks, key=dataset_place)}
         self.methods = sorted({method for method, _, _ in self._cells}, key=method_place)
-        self.settings = {attack: cells[min(cells)]["about"]["attack"] for (_, _, attack), cells in self._cells.items()}
+        self.settings = {attack: parse_attack(attack, 0) for _, _, attack in self._cells}
         self.attacks = sorted(self.settings.keys() - {CLEAN}, key=self._attack_place)
 
     def _attack_place(self, attack: str) -> tuple:
@@ -128,29 +134,9 @@ class Scores:
     def _right(self, key: Key, task: Task) -> tuple[np.ndarray, np.ndarray]:
         """bool [N] each, whether every image of a cell was right, and whether it could be read."""
         if key not in self._answers:
-            try:
-                cell = self.store.read(cell_file(self.store, key))
-            except DamagedError as error:
-                raise StoreError(f"{error}; the line of zsar reproduce that made it computes it again") from error
+            cell = read_cell(self.store, key)
             self._answers[key] = cell.predictions == np.array(task.labels), cell.counted
         return self._answers[key]
-
-
-def in_order(datasets: Iterable[str]) -> list[str]:
-    """Datasets in the paper's order, others behind them."""
-    return sorted(datasets, key=dataset_place)
-
-
-def dataset_place(name: str) -> tuple[int, str]:
-    """By what datasets are sorted: their place in the paper, then their names."""
-    plain = name.removeprefix("Drawn")
-    return SIXTEEN.index(plain) if plain in SIXTEEN else len(SIXTEEN), name
-
-
-def method_place(method: str) -> tuple[int, str, str]:
-    """By what methods are sorted: the original, the rows of the usual table, others; each before its points."""
-    plain = method.partition("@")[0].partition(" ")[0]
-    return METHODS.index(plain) if plain in METHODS else len(METHODS), plain, method
 
 
 def absent(datasets: Collection[str]) -> list[str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from zsar.attack_specs import describe_attack
 from zsar.errors import StoreError
 from zsar.report.html import render
-from zsar.report.scores import CLEAN, ORIGINAL, Scores, absent, mean_name
+from zsar.report.scores import Scores, absent, mean_name
 from zsar.results import Estimate, Key
+from zsar.results.tables import CLEAN, ORIGINAL
 
 CONSTANT = "constant predictor"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -230,6 +231,15 @@ def _compared(lines: list[Line]) -> list[Line]:
     return lines
 
 
+def _seeds_left_out(line: Line) -> str:
+    """Where not every dataset has every seed, of how many seeds the mean is."""
+    most, mean = max(entry.accuracy.seeds for entry in line.entries), line.means[0]
+    if mean is None:
+        return f"{line.name} has no mean, for its datasets have no seed in common"
+    return f"The mean of {line.name} is of seeds that all its datasets have, {mean.accuracy.seeds} of {most}" * (
+        mean.accuracy.seeds < most)
+
+
 def _notes(scores: Scores, attack: str, datasets: list[str], two: list[str], lines: list[Line],
            constant: Line) -> list[str]:
     """What a reader of the table has to know, a sentence each, without a full stop."""
@@ -237,6 +247,7 @@ def _notes(scores: Scores, attack: str, datasets: list[str], two: list[str], lin
     if missing := absent(datasets):
         notes.append(f"The {mean_name(datasets)} is without {', '.join(missing)}")
     notes += [f"{line.name} has no mean, for it lacks {', '.join(line.lacks)}" for line in lines if line.lacks]
+    notes += [said for line in lines if not line.lacks and (said := _seeds_left_out(line))]
     if two and len(two) < len(datasets):
         notes.append(f"Two classes: {', '.join(two)}")
     near = [line.name for line in lines if attack != CLEAN and line.means[0]

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from zsar.errors import ClassNamesError, StoreError, unknown_name
-from zsar.results.cell import Key, Task
+from zsar.results.cell import Cell, Key, Task
+from zsar.results.sealed import DamagedError
 from zsar.results.statistics import Estimate, Paired, estimate, holm, paired
 from zsar.results.store import Store
-from zsar.results.tables import method_names, model_of
+from zsar.results.tables import method_names, model_of, no_cells
 
 #: Where two cells stand beside each other: attack, seed, dataset, split, precision.
 Place = tuple[str, int, str, str, str]
@@ -42,12 +43,20 @@ def cell_file(store: Store, key: Key) -> Path:
     return store.folder / "cells" / key.path
 
 
+def read_cell(store: Store, key: Key) -> Cell:
+    """The cell of that key, which is there. Raises StoreError, for a damaged one with what to do."""
+    try:
+        return store.read(cell_file(store, key))
+    except DamagedError as error:
+        raise StoreError(f"{error}; the line of zsar reproduce that made it computes it again") from error
+
+
 def differing(mine: Store, other: Store) -> Iterator[tuple[Key, int]]:
     """The cells that both stores have with other answers, and to how many images."""
     for header in other.headers():
         key = Key(**header["key"])
         if mine.has(key):
-            ours, theirs = (store.read(cell_file(store, key)).predictions for store in (mine, other))
+            ours, theirs = (read_cell(store, key).predictions for store in (mine, other))
             if images := int((ours != theirs).sum()):
                 yield key, images
 
@@ -79,7 +88,8 @@ class _Side:
 
     def __init__(self, method: str, store: Store):
         self.method, self.store = method, store
-        headers = store.headers()
+        if not (headers := store.headers()):
+            raise no_cells(store.folder)
         names, self.cells = method_names(headers), defaultdict(list)
         if method not in names.values():
             raise unknown_name(f"method in {store.folder}", method, names.values())
@@ -90,7 +100,7 @@ class _Side:
 
     def right(self, key: Key) -> dict[str, bool]:
         """Of every image that could be read, by its id, whether it was right."""
-        task, cell = self.store.task(key.task), self.store.read(cell_file(self.store, key))
+        task, cell = self.store.task(key.task), read_cell(self.store, key)
         ids = np.array(task.ids)[cell.counted]
         return dict(zip(ids.tolist(), cell.correct(task).tolist(), strict=True))
 

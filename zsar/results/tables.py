@@ -8,14 +8,29 @@ from pathlib import Path
 import pandas
 
 from zsar.errors import StoreError, unknown_name
+from zsar.profiles import DRAWN_METHODS, METHODS, SIXTEEN
 
+ORIGINAL, CLEAN = "clip", "none"  # how rows call the original CLIP, and what stands for no attack
 #: Datasets for which the mean of the classes' accuracies is customary (Radford et al. 2021, appendix A).
 MEAN_PER_CLASS = ("Caltech101", "OxfordPets", "Flowers102", "FGVCAircraft")
 
 
+def dataset_place(name: str) -> tuple[int, str]:
+    """By what datasets are sorted: their place in the paper, then their names."""
+    plain = name.removeprefix("Drawn")
+    return SIXTEEN.index(plain) if plain in SIXTEEN else len(SIXTEEN), name
+
+
+def method_place(method: str) -> tuple[int, str, str]:
+    """By what methods are sorted: the original, the rows of the usual table, others; each before its points."""
+    plain = method.partition("@")[0].partition(" ")[0]
+    place = next((names.index(plain) for names in (METHODS, DRAWN_METHODS) if plain in names), len(METHODS))
+    return place, plain, method
+
+
 def method_name(adaptation: str) -> str:
     """How a row calls what the store calls ``none``: the original CLIP."""
-    return "clip" if adaptation == "none" else adaptation
+    return ORIGINAL if adaptation == "none" else adaptation
 
 
 def no_cells(folder: Path) -> StoreError:
@@ -118,7 +133,7 @@ def _row(name: str, clean: dict | None, robust: dict | None) -> dict:
 def cell_row(header: dict, name: str) -> dict:
     """A cell as a flat row: what it is of, accuracy in percent with its Wilson interval, and where it comes from."""
     key, about, run = header["key"], header["about"], header["run"]
-    settings = {field: about["attack"].get(field) for field in ("eps_255", "alpha_255", "steps", "iterate")}
+    settings = {field: about.get("attack", {}).get(field) for field in ("eps_255", "alpha_255", "steps", "iterate")}
     return {"method": name, "dataset": key["dataset"], "split": key["split"], "attack": key["attack"], **settings,
             "seed": key["seed"], "precision": key["precision"], "images": header["images"],
             "classes": header["classes"], "hits": header["hits"], "accuracy": header["accuracy"],
