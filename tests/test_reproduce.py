@@ -289,3 +289,28 @@ def test_two_processes_on_one_store(undisturbed, tmp_path):
     for process in both:
         assert process.wait() == 0, process.stderr.read()
     assert contents(tmp_path / "both") == undisturbed[0]
+
+
+# many ranks
+
+def cells_of(found: dict[str, object], adaptation: str) -> dict[str, object]:
+    return {name: value for name, value in found.items() if Path(name).name.startswith(f"{adaptation}_")}
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_ranks_of_which_one_dies_answer_as_one_process_does(ranks, undisturbed, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
+              "--max-restarts=1", "-m", "zsar", "reproduce", "--methods", "clip", *COMMAND[2:], "--out", str(tmp_path)]
+    with subprocess.Popen(launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and not list(tmp_path.glob("units/*/*.json")):
+            time.sleep(.02)
+        os.kill(children(process.pid)[-1], signal.SIGKILL)
+        text = process.communicate()[0]
+    assert process.returncode == 0, text
+    assert "exitcode: -9" in text, text  # torchrun reports it
+    assert cells_of(contents(tmp_path), "none") == cells_of(undisturbed[0], "none")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pandas
+
 from zsar.attack_specs import describe_attack
 from zsar.errors import StoreError
 from zsar.report.html import render
@@ -97,6 +99,13 @@ class Table:
 
     def _repr_html_(self) -> str:
         return render("table.html", table=self, links=False)
+
+    def to_text(self) -> str:
+        """For a terminal, turned: a row a dataset, a column a method; * is the highest of a row."""
+        columns = {line.name: _texts(line, "{}*", "–") for line in self.rows}
+        index = [*self.datasets, *(row for mean in self.means for row in (mean, "  95 %"))]
+        notes = [note.replace("Bold", "*", 1) for note in self.notes]
+        return "\n".join([self.title, pandas.DataFrame(columns, index).to_string(), *notes])
 
     def to_markdown(self) -> str:
         """For a README or an issue."""

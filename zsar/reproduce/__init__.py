@@ -12,11 +12,11 @@ from zsar.clip import load_clip
 from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments
 from zsar.outputs import writable_file, write_json
-from zsar.report import write_report
+from zsar.report import Scores, paper_table, write_report
 from zsar.reproduce.engine import Inventory, Progress, check_source, measure, say
 from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
 from zsar.results import Key, Store, provenance
-from zsar.results.tables import rows, wide
+from zsar.results.tables import rows
 
 __all__ = ["Method", "Plan", "add_arguments", "make_plan", "parse_method", "run"]
 
@@ -76,10 +76,11 @@ def _report(plan: Plan, inventory: Inventory, failed: dict[str, str], file: Path
     if file:
         write_json(file, {"rows": found, "settings": plan.settings, "failed": failed,
                           "provenance": provenance(inventory.subjects[0].clip)})
-    tables = [f"{kind} %\n" + wide(found, kind, [method.name for method in plan.methods],
-                                   [dataset.name for dataset in plan.datasets]).round(1).to_string()
-              for kind in ("clean", "robust") if any(kind in row for row in found)]
+    tables = []
     if headers:
+        scores = Scores(store, headers)
+        tables = [paper_table(scores, attack).to_text() for attack in ("none", *scores.attacks)
+                  if scores.datasets(attack)]
         page = write_report(store, plan.settings, store.folder / "report.html", headers=headers, failed=failed)
         tables.append(f"the report, with intervals, figures and where each number comes from: {page}")
     if failed or len(wanted) < inventory.cells:

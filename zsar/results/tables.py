@@ -5,8 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pandas
-
 from zsar.errors import StoreError, unknown_name
 from zsar.profiles import DRAWN_METHODS, METHODS, SIXTEEN
 
@@ -141,16 +139,3 @@ def cell_row(header: dict, name: str) -> dict:
             "unreadable": header["unreadable"], "model": key["model"], "task": key["task"],
             **{field: run.get(field) for field in ("device", "torch", "commit", "seconds", "passes", "micro_batch")},
             "adaptation": about.get("adaptation", {})}
-
-
-def wide(found: Sequence[dict], kind: str, methods: Sequence[str], datasets: Sequence[str]) -> pandas.DataFrame:
-    """Accuracies of one ``kind`` (``clean`` or ``robust``), a row a method, a column a dataset, mean of the seeds.
-
-    The last column is the mean over the datasets, where a method has all of them. What is missing is NaN.
-    """
-    table = pandas.DataFrame([row for row in found if kind in row],
-                             columns=["method", "dataset", kind]).astype({kind: float})
-    table = table.pivot_table(index="method", columns="dataset", values=kind, aggfunc="mean")
-    table = table.reindex(index=list(methods), columns=list(datasets))
-    table["mean"] = table.mean(axis=1, skipna=False)
-    return table
