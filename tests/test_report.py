@@ -152,6 +152,18 @@ def test_one_choice_of_images_and_the_other_is_said(store):
         scores.left_out[0]
 
 
+def test_methods_without_an_attack_are_not_beside_it(store):
+    put(store, DTD, "fare:finetune", "none", first(5))
+    scores = Scores(store)
+    assert "fare" not in alt_text(report.over_datasets(scores, ATTACK))
+    assert [row[1] for row in report.ours(scores, ATTACK).rows] == list(METHODS)
+
+
+def test_no_difference_is_less_than_nothing():
+    assert Entry(Estimate(50, 40, 60, 1, 10), -.04).signed == "+0.0"
+    assert Entry(Estimate(50, 40, 60, 1, 10), -3.21).signed == "\u22123.2"
+
+
 @pytest.mark.parametrize(("difference", "shade"), [
     (None, ""), (0, ""), (1.9, ""), (-1.9, ""), (2, "gain-1"), (-5, "loss-2"), (19.9, "gain-3"), (-20, "loss-4"),
     (80, "gain-5")])
@@ -215,7 +227,7 @@ def test_reported_numbers_stand_once_each_with_their_protocol():
 def test_ours_stand_with_a_protocol_of_their_own(store):
     beside = report.ours(Scores(store), ATTACK, "DrawnImageNet")
     assert beside.protocol.endswith("PGD-20, L_inf, eps 4/255, alpha 1/255, last iterate, at each dataset's own "
-                                    "resolution; 20 images in all; seeds 0")
+                                    "resolution; 20 images in all; seed 0")
     assert beside.datasets == ("mean of 2 of 16", "DrawnDTD", "DrawnPCAM")
     assert beside.rows[1][:2] == ("DrawnImageNet", "tecoa:finetune")
     assert [beside.text(pair) for pair in beside.rows[1][3]] == ["65.0 / 45.0", "70.0 / 40.0", "60.0 / 50.0"]

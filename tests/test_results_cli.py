@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -13,6 +16,7 @@ from stored import ATTACK, first, put, task
 
 from zsar import __main__ as cli
 from zsar.errors import ClassNamesError, StoreError
+from zsar.paths import data_path
 from zsar.results import Key, Store, holm, paired
 from zsar.results import sealed as sealed_module
 from zsar.results.comparison import cell_file, compare, mean_difference
@@ -98,6 +102,15 @@ def test_unreadable_images_and_means_of_classes_are_shown(tmp_path, capsys):
     put(store, task("DrawnOxfordPets", [0, 0, 0, 1]), "clip", "none", [True, True, False, True], unreadable=[0])
     assert "clean per class unreadable" in (text := " ".join(output(capsys, "show", store.folder).split()))
     assert "3 66.7 20.8-93.8 75.0 1" in text
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(store):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "zsar", "results", "show", str(store.folder)], stdout=write,
+                          stderr=subprocess.PIPE, text=True, cwd=data_path().parent)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_two_models_of_one_name_have_a_name_each(store, capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def _show_warning(message: Warning | str, *where: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted, 141 nobody reads on."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(argv[:1]).parse_args(argv)
@@ -58,13 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             if report := args.run(args):
-                print(report)
+                print(report, flush=True)
     except ZsarError as error:
         print(f"zsar: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(": ".join(["zsar: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough; Python would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

@@ -276,7 +276,7 @@ def change_panels(names: Sequence[str], panels: "Mapping[str, Mapping[str, Seque
     """
     columns, words = min(columns, len(panels)), []
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(1.5 + 2.1 * columns, (0.7 + 0.2 * len(names)) * rows), facecolor="white",
+    figure = Figure(figsize=(1.5 + 2.1 * columns, 0.9 + (0.5 + 0.2 * max(4, len(names))) * rows), facecolor="white",
                     layout="constrained")
     axes, at = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True), np.arange(len(names))[::-1]
     for axis in axes.flat[len(panels):]:
@@ -294,7 +294,8 @@ def change_panels(names: Sequence[str], panels: "Mapping[str, Mapping[str, Seque
         axis.tick_params(labelsize=8, labelbottom=place + columns >= len(panels))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="0.92")
-    figure.supxlabel("accuracy in percent: hollow the original, filled the method with its 95 % interval", fontsize=9)
+    words_below = ("accuracy in percent: hollow the original,", "filled the method with its 95 % interval")
+    figure.supxlabel(("\n" if columns < 3 else " ").join(words_below), fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False,
                   fontsize=9)
     return _labelled(figure, f"A panel a method, a line for each of {len(names)} tasks from the accuracy of the "

@@ -24,6 +24,8 @@ from zsar.results.tables import (
 
 FORMS = ("csv", "json", "latex", "markdown")
 FILTERS = ("method", "dataset", "attack", "seed")
+COLUMNS = ("method", "dataset", "attack", "seed", "images", "clean %", "95 %", "robust %", "95 % ", "clean per class",
+           "robust per class", "unreadable", "model")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,13 +91,14 @@ def show(args: argparse.Namespace) -> str:
               or header["key"]["attack"] in attacks]
     found = [row for row in rows(beside, method_names(headers)) if not attacks or row["attack"] in attacks]
     found.sort(key=lambda row: (method_place(row["method"]), dataset_place(row["dataset"]), row["attack"], row["seed"]))
-    return pandas.DataFrame([_told(row) for row in found]).fillna("").to_string(index=False)
+    table = pandas.DataFrame([_told(row) for row in found]).fillna("")
+    return table[[column for column in COLUMNS if column in table]].to_string(index=False)
 
 
 def _told(row: dict) -> dict[str, str | int]:
     """A row with its numbers as they are shown."""
     told = {"method": row["method"], "dataset": row["dataset"], "attack": row["attack"], "seed": row["seed"],
-            "images": row["images"]}
+            "images": row["images"], "model": row["model"][:7]}
     for kind, blank in (("clean", ""), ("robust", " ")):
         if kind in row:
             told |= {f"{kind} %": f"{row[kind]:.1f}", f"95 %{blank}": "{:.1f}-{:.1f}".format(*row[f"{kind}_interval"])}
@@ -103,7 +106,7 @@ def _told(row: dict) -> dict[str, str | int]:
             told[f"{kind} per class"] = f"{row[f'{kind}_per_class']:.1f}"
     if "unreadable" in row:
         told["unreadable"] = row["unreadable"]
-    return told | {"model": row["model"][:7]}
+    return told
 
 
 def compare_methods(args: argparse.Namespace) -> str:

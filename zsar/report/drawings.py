@@ -24,9 +24,11 @@ def over_datasets(scores: Scores, attack: str, methods: Sequence[str] | None = N
     methods: by default the first ``PANELS``, points of an interpolation aside. Raises StoreError where there is nothing
     but the original.
     """
-    methods = methods or [method for method in scores.methods if method != ORIGINAL and "@" not in method][:PANELS]
+    adapted = [method for method in scores.tested(attack) if method != ORIGINAL and "@" not in method]
+    methods = methods or adapted[:PANELS]
     if not methods:
-        raise StoreError("Nothing beside the original CLIP was measured. " + computes(scores, methods="tecoa:finetune"))
+        raise StoreError(f"Nothing beside the original CLIP was measured under {attack}. "
+                         + computes(scores, methods="tecoa:finetune"))
     datasets, panels = list(scores.tasks), {}
     for method in methods:
         panels[method] = {label: [_pair(scores, method, dataset, kind) for dataset in datasets]

@@ -62,7 +62,7 @@ def ours(scores: Scores, attack: str, source: str | None = None) -> Beside:
     """The same of a store, with its own protocol. ``source``: what the adaptations were trained on."""
     datasets = [dataset for dataset in scores.datasets(attack) if dataset in scores.datasets(CLEAN)]
     named, rows = mean_name(datasets), []
-    for method in scores.methods:
+    for method in scores.tested(attack):
         numbers = [tuple(score and score.accuracy.value for score in (scores.score(method, dataset, CLEAN),
                                                                       scores.score(method, dataset, attack)))
                    for dataset in datasets]
@@ -73,8 +73,9 @@ def ours(scores: Scores, attack: str, source: str | None = None) -> Beside:
     images = sum(len(scores.tasks[dataset].ids) for dataset in datasets)
     models = sorted({header["run"].get("model", "?") for header in scores.headers
                      if header["key"]["adaptation"] == "none"})
+    seeds = f"seed{'s' * (len(scores.seeds) > 1)} {', '.join(map(str, scores.seeds))}"
     protocol = (f"{', '.join(models) or 'original not measured'}; {describe_attack(scores.settings[attack])}, at each "
-                f"dataset's own resolution; {images:,} images in all; seeds {', '.join(map(str, scores.seeds))}")
+                f"dataset's own resolution; {images:,} images in all; {seeds}")
     return Beside("This store", protocol, (named, *datasets), tuple(rows))
 
 

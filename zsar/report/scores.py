@@ -84,6 +84,11 @@ class Scores:
         return [dataset for dataset in self.tasks
                 if any((method, dataset, attack) in self._cells for method in self.methods)]
 
+    def tested(self, attack: str) -> list[str]:
+        """The methods that were tested under an attack, on some dataset."""
+        return [method for method in self.methods
+                if any((method, dataset, attack) in self._cells for dataset in self.tasks)]
+
     def lacks(self, method: str, attack: str, datasets: Iterable[str]) -> list[str]:
         """Those of ``datasets`` on which a method was not tested under an attack."""
         return [dataset for dataset in datasets if (method, dataset, attack) not in self._cells]

@@ -37,7 +37,7 @@ class Entry:
     @property
     def signed(self) -> str:
         """The difference with its sign, in points."""
-        return f"{self.difference:+.1f}".replace("-", "\u2212")
+        return f"{round(self.difference, 1) + 0.0:+.1f}".replace("-", "\u2212")
 
     @property
     def bounds(self) -> str:
@@ -98,7 +98,7 @@ class Table:
         return self.to_markdown()  # a notebook keeps this beside the HTML
 
     def _repr_html_(self) -> str:
-        return render("table.html", table=self, links=False)
+        return render("table.html", table=self)
 
     def to_text(self) -> str:
         """For a terminal, turned: a row a dataset, a column a method; * is the highest of a row."""
@@ -169,8 +169,7 @@ def paper_table(scores: Scores, attack: str = CLEAN) -> Table:
     groups = {mean_name(datasets): datasets}
     if two and len(two) < len(datasets):
         groups["without two-class"] = [name for name in datasets if name not in two]
-    lines = [_line(scores, method, attack, datasets, list(groups.values())) for method in scores.methods
-             if len(scores.lacks(method, attack, datasets)) < len(datasets)]
+    lines = [_line(scores, method, attack, datasets, list(groups.values())) for method in scores.tested(attack)]
     constant = _constant(scores, datasets, list(groups.values()))
     kind = "Clean accuracy" if attack == CLEAN else f"Robust accuracy: {describe_attack(scores.settings[attack])}"
     lines = _compared(lines)
