@@ -57,7 +57,7 @@ def test_two_nodes_meet_and_share_a_store(job, tmp_path):
                            "DrawnCIFAR10,DrawnDTD", "--attacks", "none", "--images", "8", "--out", out],
                           env=job, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("clean %") == 1, "one rank of the two reports"
+    assert done.stdout.count("Clean accuracy") == 1, "one rank of the two reports"
     assert {header["key"]["dataset"] for header in Store(out, write=False).headers()} == {"DrawnCIFAR10", "DrawnDTD"}
     assert Path(job["CALLS"]).read_text() == "show hostnames node[1-2]\n"
 
