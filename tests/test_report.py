@@ -129,6 +129,18 @@ def test_robust_means_near_the_constant_predictor_are_named(store):
     assert not [note for note in paper_table(Scores(store)).notes if "constant" in note]
 
 
+@pytest.mark.parametrize(("attack", "said"), [("pgd-100@1:1", True), ("pgd-100@1:0.25", False), ("pgd-5@1:2", True)])
+def test_steps_as_long_as_eps_are_said_to_flatter(attack, said, tmp_path):
+    notes = paper_table(Scores(filled(tmp_path, {("clip", attack): {DTD: 1}})), attack).notes
+    assert any("overstates robustness; read it beside" in note for note in notes) == said
+
+
+def test_the_table_in_a_terminal(store):
+    lines = paper_table(Scores(store), ATTACK).to_text().splitlines()
+    assert lines[1].split() == ["clip", "tecoa:finetune", "constant", "predictor"]
+    assert lines[2].split() == ["DrawnDTD", "10.0", "40.0*", "40.0"] and any(line.startswith("*:") for line in lines)
+
+
 def test_without_the_original_there_are_no_differences(tmp_path):
     table = paper_table(Scores(filled(tmp_path, {("tecoa:finetune", "none"): {DTD: 7}})))
     assert table.legend == "" and table.lines[0].entries[0].difference is None and not table.lines[0].entries[0].best

@@ -1,6 +1,7 @@
 """zsar reproduce: what it plans, measures, refuses, and survives."""
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from made_up import made_up
+from open_clip.transformer import QuickGELU
 
 from zsar import reproduce
-from zsar.cells import Subject, task_of
+from zsar.cells import Subject, model_digest, task_of
 from zsar.errors import (
     AdaptationError,
     AttackSettingsError,
@@ -105,6 +107,38 @@ def test_bad_words_are_refused_before_anything_is_written(words, error, message,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("words", "cells"), [
+    (["--attacks", "pgd-2,pgd-2@4:1"], 1), (["--seeds", "0,00", "--attacks", "none"], 1),
+    (["--methods", "tecoa:finetune@1,tecoa:finetune,tecoa:finetune@.50", "--attacks", "none"], 2)])
+def test_what_is_said_twice_is_meant_once(words, cells, world, tmp_path):
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    words = ["--methods", "clip"] * ("--methods" not in given) + words
+    assert f": {cells:,} cells, 0 done" in run(*words, "--datasets", "DrawnPCAM", "--dry-run", "--out", str(tmp_path))
+
+
+def test_two_files_of_one_name_are_refused(world, tmp_path):
+    for name in "xy":
+        (tmp_path / name).write_text("")
+    with pytest.raises(AdaptationError, match="two files are called 'a'"):
+        run("--methods", f"a={tmp_path / 'x'},a={tmp_path / 'y'}", "--out", str(tmp_path / "out"))
+
+
+def test_what_cannot_be_trained_is_said_before_anything_is_evaluated(world, tmp_path):
+    with pytest.raises(AdaptationError, match="has 2 blocks"):
+        run("--methods", "clip,tecoa:blocks-9", *SMALL[2:], "--datasets", "DrawnPCAM", "--out", str(tmp_path))
+    assert not Store(tmp_path).headers()
+
+
+def test_preprocessing_and_activation_are_part_of_a_model(tiny_clip):
+    others = []
+    for change in (lambda clip: clip.mean.add_(.1), lambda clip: setattr(clip, "squash", True),
+                   lambda clip: setattr(clip.model.visual.transformer.resblocks[0].mlp, "gelu", QuickGELU())):
+        others.append(copy.deepcopy(tiny_clip))
+        change(others[-1])
+    assert len({model_digest(clip) for clip in (tiny_clip, *others)}) == 4
+    assert model_digest(tiny_clip) == tiny_clip.digest == others[0].digest
+
+
 # a run
 
 def test_the_table_and_its_rows(world, tmp_path):
@@ -172,10 +206,12 @@ def test_a_training_that_diverges_does_not_stop_the_others(world, tmp_path, monk
         return real(*args, **kwargs)
 
     monkeypatch.setattr(models, "adapt", diverging)
+    file = tmp_path / "rows.json"
     with pytest.raises(ZsarError, match="4 of 12 cells are missing; tecoa:finetune, seed 0: the loss tecoa is nan"):
         run("--methods", "tecoa:finetune,clip,adv:finetune", *SMALL[2:], "--datasets", ",".join(DATASETS), "--out",
-            str(tmp_path))
+            str(tmp_path), "--json", str(file))
     assert len(Store(tmp_path).headers()) == 8
+    assert json.loads(file.read_text())["failed"] == {"tecoa:finetune, seed 0": "the loss tecoa is nan"}
 
 
 def test_nothing_to_train_on_is_said_before_anything_is_evaluated(world, tmp_path, monkeypatch):

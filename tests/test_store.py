@@ -124,32 +124,44 @@ def test_a_changed_task_is_noticed(store):
 # units
 
 def test_units_become_the_cell_once_all_are_there(store):
-    parts = [Unit(0, PREDICTIONS[:4], {}, {"passes": 4, "seconds": .5}),
-             Unit(4, PREDICTIONS[4:], {"id/8": "cut off"}, {"passes": 6, "seconds": 1.})]
+    parts = [Unit(0, PREDICTIONS[:4], {}, {"passes": 4, "seconds": .5, "device": "a"}),
+             Unit(4, PREDICTIONS[4:], {"id/8": "cut off"}, {"passes": 6, "seconds": 1., "device": "b"})]
     store.write_unit(KEY, parts[1])
-    assert not store.all_units(KEY) and store.has_unit(KEY, 4) and not store.has_unit(KEY, 0)
+    assert not store.all_units(KEY) and store.has_unit(KEY, 4, 6) and not store.has_unit(KEY, 0, 4)
     store.write_unit(KEY, parts[0])
-    store.compose(KEY, store.all_units(KEY), {}, {"device": "cpu"})
+    store.compose(KEY, store.all_units(KEY), {})
     found = store.find(KEY)
     np.testing.assert_array_equal(found.predictions, PREDICTIONS)
-    assert found.run == {"passes": 10, "seconds": 1.5, "device": "cpu"} and found.unreadable == {"id/8": "cut off"}
-    assert not list((store.folder / "units").glob("*/*")) and store.has_unit(KEY, 0)
+    assert found.run == {"passes": 10, "seconds": 1.5, "device": "a, b"} and found.unreadable == {"id/8": "cut off"}
+    assert not list((store.folder / "units").glob("*/*")) and store.has_unit(KEY, 0, 10)
+
+
+@pytest.mark.parametrize(("sizes", "whole"), [
+    ([(0, 4), (0, 10)], 1), ([(0, 4), (4, 6), (0, 8)], 2), ([(0, 8), (0, 5), (5, 5)], 2), ([(0, 6), (6, 4), (4, 6)], 2),
+    ([(0, 4), (5, 5)], 0), ([(0, 8), (8, 1)], 0), ([(4, 6)], 0)])
+def test_units_of_several_sizes_make_a_cell_where_some_of_them_fit(sizes, whole, store):
+    for first, n in sizes:
+        store.write_unit(KEY, Unit(first, PREDICTIONS[first:first + n]))
+    units = store.all_units(KEY)
+    assert len(units) == whole
+    if whole:
+        np.testing.assert_array_equal(np.concatenate([unit.predictions for unit in units]), PREDICTIONS)
 
 
 def test_a_damaged_unit_is_computed_again(store):
     for first in (0, 5):
         store.write_unit(KEY, Unit(first, PREDICTIONS[first:first + 5]))
-    path = store.folder / "units" / KEY.id / "5.json"
+    path = store.folder / "units" / KEY.id / "5-5.json"
     path.write_bytes(path.read_bytes()[:-9])
-    assert store.all_units(KEY) == [] and store.has_unit(KEY, 0) and not store.has_unit(KEY, 5)
+    assert store.all_units(KEY) == [] and store.has_unit(KEY, 0, 5) and not store.has_unit(KEY, 5, 5)
 
 
 def test_two_processes_may_complete_one_cell(store):
     units = [Unit(0, PREDICTIONS)]
     store.write_unit(KEY, units[0])
-    store.compose(KEY, units, {}, {})
+    store.compose(KEY, units, {})
     store.write_unit(KEY, units[0])  # the slower one, whose folder of units is gone
-    store.compose(KEY, units, {}, {})
+    store.compose(KEY, units, {})
     assert store.find(KEY) is not None and not (store.folder / "units" / KEY.id).exists()
 
 
@@ -164,7 +176,7 @@ def test_stores_merge_by_copying(store, tmp_path):
     store.write(Cell(KEY, np.zeros(10, np.int64), {}))
     assert store.merge(other) == {"copied": 1, "here": 0, "differing": 1}
     assert store.merge(other) == {"copied": 0, "here": 1, "differing": 1}
-    assert (store.find(KEY).predictions == 0).all() and store.has_unit(replace(KEY, seed=2), 0)
+    assert (store.find(KEY).predictions == 0).all() and store.has_unit(replace(KEY, seed=2), 0, 4)
 
 
 def test_merging_into_an_empty_folder_is_a_copy(store, tmp_path):
@@ -213,7 +225,7 @@ def test_the_clock_does_not_matter(store, monkeypatch):
     ticks = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: next(ticks))
     store.write_unit(KEY, Unit(0, PREDICTIONS))
-    store.compose(KEY, store.all_units(KEY), {}, {})
+    store.compose(KEY, store.all_units(KEY), {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.find(KEY) is not None

@@ -15,7 +15,7 @@ Attack = Callable[..., Tensor]
 
 ATTACKS, ITERATES = ("none", "fgsm", "pgd"), ("last", "worst")
 SPELLED = re.compile(r"(?P<name>[a-z]+)(-(?P<steps>\d+))?(-(?P<iterate>last|worst))?"
-                     r"(@(?P<eps>[\d.]+)(:(?P<alpha>[\d.]+))?)?")
+                     r"(@(?P<eps>[\d.]+(e-?\d+)?)(:(?P<alpha>[\d.]+(e-?\d+)?))?)?")
 
 
 def attack_settings(name: str, eps_255: float, alpha_255: float | None = None, steps: int | None = None,

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from zsar import distributed
 from zsar.attack_specs import attack_from_settings, spell_attack
 from zsar.attacks import image_seeds
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import Batch, ImageDataset, batches
+from zsar.datasets.loading import default_workers
 from zsar.errors import UnreadableImageError
 from zsar.evaluate import Answers, Room, answer, unit_rows
-from zsar.results import Key, Store, Task, Unit, provenance
-from zsar.results.cell import UNREADABLE
+from zsar.results import Key, Store, Task, Unit, machine
+from zsar.results.cell import UNREADABLE, digest_of
 
 PRECISION = "fp32"
 #: Told of every unit that was computed: its attack, its images, and the answers (None where no image could be read).
@@ -27,9 +29,24 @@ def task_of(dataset: ImageDataset) -> Task:
                 tuple(dataset.classnames), tuple(dataset.templates))
 
 
+def model_digest(clip: Clip) -> str:
+    """What tells a model from others that answer otherwise: its weights, and all that is done with pixels on the way.
+
+    That of the weights alone where the rest is as in open_clip's plain models: GELU, OpenAI's mean and deviation,
+    bicubic, shorter side.
+    """
+    ways = {"activations": sorted({type(part).__name__ for part in clip.modules()
+                                   if "gelu" in type(part).__name__.lower()}),
+            "mean": clip.mean.flatten().tolist(), "std": clip.std.flatten().tolist(),
+            "interpolation": clip.interpolation.value, "squash": clip.squash}
+    plain = {"activations": ["GELU"], "mean": torch.tensor(OPENAI_DATASET_MEAN).tolist(),
+             "std": torch.tensor(OPENAI_DATASET_STD).tolist(), "interpolation": "bicubic", "squash": False}
+    return clip.digest if ways == plain else digest_of([clip.digest, ways])
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A model that is tested: its weights, what it is called (``none`` or ``LOSS:METHOD``), its seed, and how it came
+    """A model that is tested: its digest, what it is called (``none`` or ``LOSS:METHOD``), its seed, and how it came
     about (``settings`` of the adaptation, which every cell carries).
     """
 
@@ -41,8 +58,12 @@ class Subject:
 
     def key(self, task: Task, attack: dict) -> Key:
         """The key of a cell; ``attack``: settings of ``zsar.attack_specs``."""
-        return Key(self.digest, self.adaptation, task.dataset, task.split, task.digest, spell_attack(attack), PRECISION,
-                   self.seed)
+        return key_of(self.digest, self.adaptation, self.seed, task, attack)
+
+
+def key_of(digest: str, adaptation: str, seed: int, task: Task, attack: dict) -> Key:
+    """The key of a cell; ``digest`` is that of the model, ``attack`` the settings of ``zsar.attack_specs``."""
+    return Key(digest, adaptation, task.dataset, task.split, task.digest, spell_attack(attack), PRECISION, seed)
 
 
 def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[dict], store: Store, *,
@@ -58,29 +79,37 @@ def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[di
     store.add_task(task)
     clip, cells = subject.clip, {subject.key(task, attack): attack for attack in attacks}
     missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store)}
-    units = unit_rows(len(dataset), clip.device)
-    for key in missing:
-        store.all_units(key)  # for its look at what is there: parts that were damaged are computed again
-
-    def lacking(rows: torch.Tensor) -> dict[Key, dict]:
-        return {key: attack for key, attack in missing.items() if not store.has_unit(key, int(rows[0]))}
-
     if not missing:
         return
-    room = room or Room(clip.device)
+    for key in missing:
+        store.all_units(key)  # for its look at what is there: parts that were damaged are computed again
+    units, room = unit_rows(len(dataset), clip.device), room or Room(clip.device)
     classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
     seeds = image_seeds(dataset.ids, subject.seed)
-    mine = (units[i] for i in distributed.claim(f"{subject.digest} {subject.seed} {task.digest}", len(units)))
-    for batch in batches(dataset, filter(lacking, mine), clip.device, workers=workers, strict=strict):
+    made = {"model": f"{clip.name} ({subject.digest[:12]})", **machine(clip.device.type)}
+
+    def lacking(rows: torch.Tensor) -> dict[Key, dict]:
+        return {key: attack for key, attack in missing.items() if not store.has_unit(key, int(rows[0]), len(rows))}
+
+    work = f"{subject.adaptation} {subject.digest} {subject.seed} {task.digest}"
+    mine = (units[i] for i in distributed.claim(work, len(units)))
+    for batch in batches(dataset, filter(lacking, mine), clip.device, strict=strict,
+                         workers=_workers(workers, dataset, clip, len(units))):
         rows = torch.tensor(sorted([*batch.rows.tolist(), *batch.unreadable]))
         for key, attack in lacking(rows).items():
             found = _answers(classifier, attack, batch, seeds, room)
-            store.write_unit(key, _unit(rows, batch, found, dataset.ids))
+            store.write_unit(key, _unit(rows, batch, found, dataset.ids, made | {"micro_batch": str(room.size)}))
             progress(attack, len(rows), found)
     for key, attack in missing.items():
-        if units := store.all_units(key):
-            _complete(key, units, {"attack": attack, "adaptation": subject.settings},
-                      {"micro_batch": room.size, **provenance(clip)}, store)
+        if parts := store.all_units(key):
+            _complete(key, parts, {"attack": attack, "adaptation": subject.settings}, store)
+
+
+def _workers(asked_for: int | None, dataset: ImageDataset, clip: Clip, units: int) -> int | None:
+    """Processes that decode; each takes a unit ahead of its time, so of few units ranks must not take too many."""
+    if asked_for is not None or distributed.world_size() == 1:
+        return asked_for
+    return min(default_workers(dataset, clip.device), max(1, units // distributed.world_size()))
 
 
 def _answers(classifier: ZeroShotClassifier, attack: dict, batch: Batch, seeds: torch.Tensor,
@@ -90,11 +119,11 @@ def _answers(classifier: ZeroShotClassifier, attack: dict, batch: Batch, seeds: 
     return answer(classifier, attack_from_settings(attack), batch.images, batch.labels, seeds[batch.rows], room)
 
 
-def _unit(rows: torch.Tensor, batch: Batch, found: Answers | None, ids: Sequence[str]) -> Unit:
+def _unit(rows: torch.Tensor, batch: Batch, found: Answers | None, ids: Sequence[str], made: dict) -> Unit:
     predictions = np.full(len(rows), UNREADABLE)
     if found:
         predictions[torch.searchsorted(rows, batch.rows).numpy()] = found.predictions.numpy()
-    run = {"passes": found.passes, "seconds": found.seconds} if found else {}
+    run = made | ({"passes": found.passes, "seconds": found.seconds} if found else {})
     return Unit(int(rows[0]), predictions, {ids[row]: why for row, why in batch.unreadable.items()}, run)
 
 
@@ -118,11 +147,11 @@ def _is_unreadable(dataset: ImageDataset, row: int) -> bool:
     return False
 
 
-def _complete(key: Key, units: Sequence[Unit], about: dict, run: dict, store: Store) -> None:
+def _complete(key: Key, units: Sequence[Unit], about: dict, store: Store) -> None:
     """Make a cell of its units. Raises UnreadableImageError where they hold no answer; they are dropped then."""
     if any((unit.predictions != UNREADABLE).any() for unit in units):
-        store.compose(key, units, about, run)
+        store.compose(key, units, about)
         return
-    store.drop(key)
+    store.drop_units(key)
     raise UnreadableImageError(f"none of the images of {key.dataset} can be read, e.g. "
                                f"{next(iter(units[0].unreadable.values()))}")

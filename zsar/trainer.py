@@ -382,10 +382,10 @@ class Trainer:
         return Adapted(self.student, self.best["step"], self.history, self.settings, self.loss, self.best["weights"])
 
     def _write(self) -> None:
-        save_adapted(self.out / ADAPTED, self.student, self.original, self.method, settings=self.settings)
         write_json(self.out / RECORD, {"settings": self.settings, "step": self.best["step"],
                                        "history": asdict(self.history), "ranks": distributed.world_size(),
                                        "provenance": provenance(self.student)})
+        save_adapted(self.out / ADAPTED, self.student, self.original, self.method, settings=self.settings)  # done
 
 
 def criterion(loss: Loss, found: dict) -> tuple[float, float]:

@@ -258,6 +258,10 @@ def _notes(scores: Scores, attack: str, datasets: list[str], two: list[str], lin
     notes += [said for line in lines if not line.lacks and (said := _seeds_left_out(line))]
     if two and len(two) < len(datasets):
         notes.append(f"Two classes: {', '.join(two)}")
+    settings = scores.settings.get(attack, {})
+    if settings.get("attack") == "pgd" and settings["alpha_255"] >= settings["eps_255"]:
+        notes.append("Steps as long as eps, as in the paper: PGD jumps from edge to edge and overstates robustness; "
+                     f"read it beside a finer attack, such as pgd-{settings['steps']}-worst@{settings['eps_255']:g}")
     near = [line.name for line in lines if attack != CLEAN and line.means[0]
             and line.means[0].accuracy.low <= constant.means[0].accuracy.value]
     if near:

@@ -13,7 +13,7 @@ from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments
 from zsar.outputs import writable_file, write_json
 from zsar.report import Scores, paper_table, write_report
-from zsar.reproduce.engine import Inventory, Progress, check_source, measure, say
+from zsar.reproduce.engine import Inventory, Progress, check_trainable, measure, say
 from zsar.reproduce.plan import Method, Plan, make_plan, parse_method
 from zsar.results import Key, Store, provenance
 from zsar.results.tables import rows
@@ -57,26 +57,27 @@ def _run(args: argparse.Namespace) -> str:
     original = load_clip(plan.model, pretrained=plan.pretrained, device=distributed.rank_device(args.device))
     inventory = Inventory(plan, original, store, out, args)
     if args.dry_run:
-        return str(inventory)
+        return "" if distributed.rank() else str(inventory)
     say(str(inventory))
-    check_source(inventory, args)
+    check_trainable(inventory, original, args)
     failed = measure(plan, original, store, args, Progress(*inventory.image_steps()))
-    distributed.wait_for_all()
-    if distributed.rank():
-        return ""
-    return _report(plan, Inventory(plan, original, store, out, args), failed, file)
+    inventory = Inventory(plan, original, store, out, args)
+    told = distributed.first_alone(lambda: _report(plan, inventory, provenance(original), failed, file))
+    return "" if distributed.rank() else told
 
 
-def _report(plan: Plan, inventory: Inventory, failed: dict[str, str], file: Path | None) -> str:
+def _report(plan: Plan, inventory: Inventory, made: dict, failed: dict[str, str], file: Path | None) -> str:
     """Write what was asked for. Raises ZsarError, at the end, where something of the plan could not be measured."""
     store = inventory.store
     wanted = {key.id for key, _ in inventory.done()}
     headers = [header for header in store.headers() if Key(**header["key"]).id in wanted]
     found = rows(headers)
     if file:
-        write_json(file, {"rows": found, "settings": plan.settings, "failed": failed,
-                          "provenance": provenance(inventory.subjects[0].clip)})
+        write_json(file, {"rows": found, "settings": plan.settings, "failed": failed, "provenance": made})
     tables = []
+    if broken := {header["key"]["dataset"]: header["unreadable"] for header in headers if header["unreadable"]}:
+        named = ", ".join(f"{n} of {name}" for name, n in broken.items())
+        say(f"images that could not be read and do not count: {named}")
     if headers:
         scores = Scores(store, headers)
         tables = [paper_table(scores, attack).to_text() for attack in ("none", *scores.attacks)

@@ -11,9 +11,11 @@ from zsar.cells import evaluate_cells, task_of
 from zsar.clip import Clip
 from zsar.errors import DivergenceError, UnreadableImageError
 from zsar.evaluate import Answers, Room
+from zsar.methods import make_student
 from zsar.reproduce.models import find_adapted, get_subject, training_images
 from zsar.reproduce.plan import Plan, cost
 from zsar.results import Key, Store
+from zsar.trainer import check_source
 
 #: What an update costs beside a step of its attack, which needs no gradients of weights: forward and twice backward.
 UPDATE = 1.5
@@ -30,12 +32,17 @@ class Inventory:
 
     def __init__(self, plan: Plan, original: Clip, store: Store | None, out: Path, args: argparse.Namespace):
         self.plan, self.store = plan, store
-        self.to_train = [(method, seed) for method, seed in plan.adaptations
-                         if find_adapted(plan, original, method, seed, out) is None]
+        # One rank looks, for another launch may just be writing a file.
+        self.to_train = distributed.first_alone(lambda: [(method, seed) for method, seed in plan.adaptations if
+                                                         find_adapted(plan, original, method, seed, out) is None])
         missing = {(method.loss, method.method, seed) for method, seed in self.to_train}
-        self.subjects = [get_subject(plan, original, method, seed, out, args) for seed in plan.seeds
-                         for method in plan.methods if (method.loss, method.method, seed) not in missing]
         self.tasks = [task_of(dataset) for dataset in plan.datasets]
+        self.keys: list[tuple[Key, dict]] = []  # with their attacks; of the models nothing else is kept in memory
+        for seed in plan.seeds:
+            for method in plan.methods:
+                if (method.loss, method.method, seed) not in missing:
+                    subject = get_subject(plan, original, method, seed, out, args)
+                    self.keys += [(subject.key(task, attack), attack) for task in self.tasks for attack in plan.attacks]
 
     @property
     def cells(self) -> int:
@@ -43,14 +50,9 @@ class Inventory:
         plan = self.plan
         return len(plan.methods) * len(plan.datasets) * len(plan.attacks) * len(plan.seeds)
 
-    def keys(self) -> list[tuple[Key, dict]]:
-        """Keys and attacks of the cells whose models exist."""
-        return [(subject.key(task, attack), attack) for subject in self.subjects for task in self.tasks
-                for attack in self.plan.attacks]
-
     def done(self) -> list[tuple[Key, dict]]:
         """Those that are in the store."""
-        return [(key, attack) for key, attack in self.keys() if self.store and self.store.has(key)]
+        return [(key, attack) for key, attack in self.keys if self.store and self.store.has(key)]
 
     def image_steps(self) -> tuple[int, int]:
         """Steps that are left: of evaluation, at most, and those of training, in steps of the same cost."""
@@ -112,13 +114,16 @@ class Progress:
 
 def measure(plan: Plan, original: Clip, store: Store, args: argparse.Namespace, progress: Progress) -> dict[str, str]:
     """Train what is missing and fill all cells; what failed, by name: a training that diverged, images unreadable."""
-    failed, room = {}, Room(original.device)
+    failed, diverged, room = {}, {}, Room(original.device)
     for seed in plan.seeds:
         for method in plan.methods:
+            training = (method.loss, method.method, seed)
             try:
+                if training in diverged:
+                    raise DivergenceError(diverged[training])
                 subject = get_subject(plan, original, method, seed, store.folder, args)
             except DivergenceError as error:
-                failed[f"{method.name}, seed {seed}"] = str(error)
+                failed[f"{method.name}, seed {seed}"] = diverged[training] = str(error)
                 continue
             progress.bar.set_description(method.name)
             for dataset in plan.datasets:
@@ -131,10 +136,15 @@ def measure(plan: Plan, original: Clip, store: Store, args: argparse.Namespace, 
                     failed[f"{method.name} on {dataset.name}"] = str(error)
             progress.finish(f"{method.name}, seed {seed}")
     progress.bar.close()
-    return failed
+    return {name: why for found in distributed.gather(failed) for name, why in found.items()}
 
 
-def check_source(inventory: Inventory, args: argparse.Namespace) -> None:
-    """Raise DatasetError where something has to be trained and there is nothing to train on."""
-    for method, seed in inventory.to_train[:1]:
-        training_images(inventory.plan, inventory.plan.recipe(method, seed), args)
+def check_trainable(inventory: Inventory, original: Clip, args: argparse.Namespace) -> None:
+    """Raise ZsarError where something has to be trained and cannot be, before hours of testing."""
+    plan, source = inventory.plan, None
+    for method, seed in inventory.to_train:
+        recipe = plan.recipe(method, seed)
+        make_student(original, method.method, pad=recipe.pad, tokens=recipe.tokens)
+        if source is None:
+            source = training_images(plan, recipe, args)[0]
+            check_source(source, recipe, 0)

@@ -1,16 +1,21 @@
 """The models of a reproduction: the original, adaptations as they were shipped or trained before, or trained now."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock
+
 from zsar import distributed
 from zsar.adapt import adapt
-from zsar.cells import Subject
+from zsar.cells import Subject, model_digest
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.grid import Cell, source_images
 from zsar.methods import adapted_header, interpolate, load_adapted
+from zsar.outputs import writable_folder
 from zsar.paths import data_path
 from zsar.recipes import Recipe
 from zsar.reproduce.plan import Method, Plan
@@ -24,19 +29,40 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
         clip, settings = original, {}
         if method.file:
             clip, settings = _from_file(plan, original, method.file), {"file": Path(method.file).name}
-        return Subject(clip, clip.digest, method.adaptation, seed, settings)
-    recipe, path = plan.recipe(method, seed), find_adapted(plan, original, method, seed, out)
+        return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+    # One rank looks, for another launch may just be writing the file.
+    path = distributed.first_alone(lambda: find_adapted(plan, original, method, seed, out))
     if path is None:
-        source, held_out = training_images(plan, recipe, args)
-        folder = adapted_folder(plan, original, method, seed, out)
-        adapt(original, source, loss=method.loss, method=method.method, recipe=recipe, out=folder, held_out=held_out,
-              workers=args.workers, strict=args.strict)
-        distributed.wait_for_all()  # for the rank that writes the file
-        path = folder / ADAPTED
-    clip, settings = load_adapted(path, original), {"loss": method.loss, "method": method.method, **asdict(recipe)}
+        path = _train(plan, original, method, seed, out, args)
+    clip, settings = load_adapted(path, original), adapted_header(path)["settings"] | {"protocol": plan.protocol}
     if method.weight < 1:
         clip, settings = interpolate(original, clip, method.weight), settings | {"weight": method.weight}
-    return Subject(clip, clip.digest, method.adaptation, seed, settings)
+    return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+
+
+def _train(plan: Plan, original: Clip, method: Method, seed: int, out: Path, args: argparse.Namespace) -> Path:
+    """Train a method, unless another launch has done so while this one waited for it; the file of its weights."""
+    recipe, folder = plan.recipe(method, seed), adapted_folder(plan, original, method, seed, out)
+    source, held_out = training_images(plan, recipe, args)
+    with _alone_in(folder):
+        if not distributed.first_alone((folder / ADAPTED).exists):
+            adapt(original, source, loss=method.loss, method=method.method, recipe=recipe, out=folder,
+                  held_out=held_out, workers=args.workers, strict=args.strict)
+    return folder / ADAPTED
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Inside, no other launch trains in ``folder``; where a file system has no locks, nothing can be promised."""
+    lock = FileLock(folder / ".lock")
+    if distributed.rank() == 0:
+        writable_folder(folder)
+        with suppress(NotImplementedError, OSError):
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _from_file(plan: Plan, original: Clip, file: str) -> Clip:
@@ -55,7 +81,7 @@ def training_images(plan: Plan, recipe: Recipe, args: argparse.Namespace) -> tup
 
 def adapted_folder(plan: Plan, original: Clip, method: Method, seed: int, out: Path) -> Path:
     """Where a method is trained; its name tells trainings with different settings apart."""
-    told = digest_of([original.digest, plan.profile.source, asdict(plan.recipe(method, seed))])
+    told = digest_of([model_digest(original), plan.profile.source, plan.protocol, asdict(plan.recipe(method, seed))])
     return out / "adapted" / f"{method.loss}_{method.method}_seed-{seed}_{told[:8]}"
 
 

@@ -3,6 +3,7 @@
 import argparse
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zsar.attack_specs import parse_attack, spell_attack
@@ -12,7 +13,7 @@ from zsar.evaluate import check_workers, dataset_list, load_all
 from zsar.grid import Cell
 from zsar.losses import LOSSES
 from zsar.methods import parts
-from zsar.profiles import METHODS, Profile, get_profile
+from zsar.profiles import DRAWN_METHODS, METHODS, Profile, get_profile
 from zsar.recipes import Recipe, get_recipe
 from zsar.study import Study
 
@@ -55,14 +56,15 @@ def parse_method(text: str) -> Method:
         return Method(ORIGINAL)
     found = SPELLED.fullmatch(text)
     if not found:
-        raise unknown_name("method", text, (*METHODS, *(f"{loss}:finetune" for loss in LOSSES)))
+        raise unknown_name("method", text, {*METHODS, *DRAWN_METHODS, *(f"{loss}:finetune" for loss in LOSSES)})
     if found["loss"] not in LOSSES:
         raise unknown_name("loss", found["loss"], LOSSES)
     parts(found["method"])
     weight = float(found["weight"] or 1)
     if not 0 < weight <= 1 or (weight < 1 and found["method"] != "finetune"):
         raise AdaptationError(f"method {text!r}: expected LOSS:finetune@WEIGHT with a weight above 0, at most 1")
-    return Method(text, found["loss"], found["method"], weight)
+    name = f"{found['loss']}:{found['method']}"
+    return Method(name if weight == 1 else f"{name}@{weight:g}", found["loss"], found["method"], weight)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Plan:
     profile: Profile
     model: str
     pretrained: str | None
+    protocol: str
+    per_class: int | None
     methods: tuple[Method, ...]
     datasets: tuple[ImageDataset, ...]
     attacks: tuple[dict, ...]
@@ -98,8 +102,7 @@ class Plan:
 
     def searched_rate(self, method: Method) -> float | None:
         """The rate of the study's search on held-out source images; None where it has not searched."""
-        found = Study().rates.get((method.loss, method.method))
-        return found and found["rate"]
+        return _searched_rates().get((method.loss, method.method))
 
     @property
     def settings(self) -> dict:
@@ -109,7 +112,14 @@ class Plan:
                 "datasets": [dataset.name for dataset in self.datasets], "missing": list(self.missing),
                 "attacks": [spell_attack(attack) for attack in self.attacks], "seeds": list(self.seeds),
                 "images": {dataset.name: len(dataset) for dataset in self.datasets},
-                "training_steps": self.training_steps}
+                "per_class": self.per_class, "protocol": self.protocol, "resolution": "native",
+                "training_steps": self.training_steps, "fresh": self.fresh}
+
+
+@cache
+def _searched_rates() -> dict[tuple[str, str], float]:
+    """The rate that the study's search on held-out source images chose for each loss and method."""
+    return {cell: found["rate"] for cell, found in Study().rates.items()}
 
 
 def cost(attack: dict) -> int:
@@ -120,9 +130,12 @@ def cost(attack: dict) -> int:
 def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command line. Raises ZsarError for what cannot be meant, or is not there."""
     profile = get_profile(args.profile)
-    methods = tuple(parse_method(text) for text in _words(args.methods, profile.methods, "--methods"))
-    attacks = tuple(parse_attack(text, profile.eps_255) for text in _words(args.attacks, profile.attacks, "--attacks"))
-    seeds = tuple(_seed(text) for text in _words(args.seeds, ("0",), "--seeds"))
+    methods = [parse_method(text) for text in _words(args.methods, profile.methods, "--methods")]
+    attacks = [parse_attack(text, profile.eps_255) for text in _words(args.attacks, profile.attacks, "--attacks")]
+    seeds = [_seed(text) for text in _words(args.seeds, ("0",), "--seeds")]
+    names = {method.name: method for method in methods}
+    if twice := [method.name for method in methods if names[method.name] != method]:
+        raise AdaptationError(f"--methods: two files are called {twice[0]!r}; give them different names")
     for name in ("images", "per_class", "training_steps"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ZsarError(f"--{name.replace('_', '-')} {value}: expected at least 1")
@@ -131,10 +144,12 @@ def make_plan(args: argparse.Namespace) -> Plan:
         raise ZsarError(f"--fresh has no meaning with the profile {profile.name}: no adaptations of it are shipped")
     whole, missing = load_all(dataset_list(args.datasets, profile.datasets), args.root, args.protocol, True)
     images = args.images or profile.images
-    tests = tuple(dataset.subset(images or len(dataset), SUBSET_SEED, args.per_class) for dataset in whole)
+    tests = {dataset.name: dataset.subset(images or len(dataset), SUBSET_SEED, args.per_class) for dataset in whole}
     model = args.model or profile.model
-    plan = Plan(profile, model, args.pretrained or (profile.pretrained if model == profile.model else None), methods,
-                tests, attacks, seeds, tuple(missing), args.training_steps, args.fresh)
+    pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
+    plan = Plan(profile, model, pretrained, args.protocol, args.per_class, tuple(names.values()),
+                tuple(tests.values()), tuple({spell_attack(attack): attack for attack in attacks}.values()),
+                tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh)
     for method, seed in plan.adaptations:
         plan.recipe(method, seed)
     return plan

@@ -28,9 +28,11 @@ def seal(header: dict, answers: dict) -> bytes:
 
 
 def unseal(path: Path) -> tuple[dict, dict]:
-    """The two lines of a file, in today's format. Raises StoreError."""
+    """The two lines of a file, in today's format. Raises StoreError, FileNotFoundError."""
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot read {path} ({error.strerror}): change its permissions") from error
     lines, _, seal = content.rstrip(b"\n").rpartition(b"\n")

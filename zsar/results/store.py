@@ -1,8 +1,8 @@
 """The store of measured cells: one file a cell, complete or not there, with the answer to every image.
 
-    STORE/tasks/<digest>.json               images (ids, labels) and texts that were evaluated, once
-    STORE/cells/<dataset>/<name>.json       a cell: one model, one task, one attack, one seed
-    STORE/units/<cell>/<first row>.json     what a cell that is not complete yet has so far
+    STORE/tasks/<digest>.json                       images (ids, labels) and texts that were evaluated, once
+    STORE/cells/<dataset>/<name>.json               a cell: one model, one task, one attack, one seed
+    STORE/units/<cell>/<first row>-<images>.json    what a cell that is not complete yet has so far
 
 A cell's file has three lines: what it is and its accuracy, in JSON; the answers, in JSON; and the SHA-256 of the two.
 So a list of thousands reads one line of each, and a file that was damaged is known. Stores are merged by copying.
@@ -25,6 +25,8 @@ from zsar.outputs import writable_folder, write_atomically
 from zsar.results.cell import Cell, Key, Task, Unit
 from zsar.results.sealed import FORMAT, DamagedError, migrate, pack_predictions, seal, unpack_predictions, unseal
 from zsar.results.statistics import pack_bits
+
+HEADER_BYTES = 8192  # more than a header has, as a rule
 
 
 class Store:
@@ -93,6 +95,8 @@ class Store:
         path = self.folder / "cells" / key.path
         try:
             return self.read(path)
+        except FileNotFoundError:  # another process has just put it aside
+            return None
         except DamagedError as error:
             with suppress(OSError):
                 path.replace(path.with_name(f"{path.name}.damaged"))
@@ -113,8 +117,7 @@ class Store:
         found = []
         for path in sorted(self._cell_files()):
             try:
-                with open(path, "rb") as file:
-                    header = json.loads(file.readline())
+                header = json.loads(_first_line(path))
                 version = header["format"]
             except (OSError, ValueError, TypeError, KeyError) as error:
                 raise StoreError(f"cannot read the cell {path} ({error}): delete it and run again") from error
@@ -133,46 +136,53 @@ class Store:
         """Keep a part of a cell."""
         record = {"first": unit.first, "predictions": pack_predictions(unit.predictions), "unreadable": unit.unreadable,
                   "run": unit.run}
-        self._write(self._unit_file(key, unit.first), seal({}, record))
+        self._write(self._unit_file(key, unit.first, len(unit.predictions)), seal({}, record))
 
-    def has_unit(self, key: Key, first: int) -> bool:
-        """Whether the part of a cell that begins at row ``first`` is there, or the whole cell."""
-        return self._unit_file(key, first).exists() or self.has(key)
+    def has_unit(self, key: Key, first: int, n: int) -> bool:
+        """Whether the part of a cell with the ``n`` images from row ``first`` on is there, or the whole cell."""
+        return self._unit_file(key, first, n).exists() or self.has(key)
 
     def all_units(self, key: Key) -> list[Unit]:
-        """All parts of a cell in order; none where some are missing. Those that were damaged are dropped."""
+        """Parts of a cell in order that make up all of it; none where some are missing.
+
+        Those that were damaged are dropped. Parts may be of several sizes, of runs on several devices.
+        """
         found = []
         for path in (self.folder / "units" / key.id).glob("*.json"):
             try:
                 _, unit = unseal(path)
                 found.append(Unit(unit["first"], unpack_predictions(unit["predictions"]), unit["unreadable"],
                                   unit["run"]))
-            except (StoreError, KeyError):
+            except FileNotFoundError:  # another process has just completed the cell
+                return []
+            except (DamagedError, KeyError):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-        found.sort(key=lambda unit: unit.first)
-        ends = np.cumsum([0, *(len(unit.predictions) for unit in found)]).tolist()
-        whole = ends[-1] == len(self.task(key.task).ids) and ends[:-1] == [unit.first for unit in found]
-        return found if whole else []
+        chains: dict[int, list[Unit]] = {0: []}  # by the row at which they end
+        for unit in sorted(found, key=lambda unit: unit.first):
+            if unit.first in chains:
+                chains.setdefault(unit.first + len(unit.predictions), [*chains[unit.first], unit])
+        return chains.get(len(self.task(key.task).ids), [])
 
     def drop(self, key: Key) -> None:
-        """Forget a cell and its parts."""
+        """Forget a cell, so that it is computed again."""
         (self.folder / "cells" / key.path).unlink(missing_ok=True)
-        self.drop_units(key)
 
     def drop_units(self, key: Key) -> None:
         """Forget the parts of a cell."""
         shutil.rmtree(self.folder / "units" / key.id, ignore_errors=True)
 
-    def compose(self, key: Key, units: Sequence[Unit], about: dict, run: dict) -> None:
-        """Write the cell of which ``units`` are all parts. Numbers of their ``run`` are added up beside ``run``."""
-        total = sum((Counter(unit.run) for unit in units), Counter())
+    def compose(self, key: Key, units: Sequence[Unit], about: dict) -> None:
+        """Write the cell of which ``units`` are all parts.
+
+        Numbers of their ``run`` are added up; of what else it says, such as the device, all that differ are kept.
+        """
         unreadable = {name: why for unit in units for name, why in unit.unreadable.items()}
         self.write(Cell(key, np.concatenate([unit.predictions for unit in units]), about, unreadable,
-                        {name: round(value, 3) for name, value in total.items()} | run))
+                        _together([unit.run for unit in units])))
 
-    def _unit_file(self, key: Key, first: int) -> Path:
-        return self.folder / "units" / key.id / f"{first}.json"
+    def _unit_file(self, key: Key, first: int, n: int) -> Path:
+        return self.folder / "units" / key.id / f"{first}-{n}.json"
 
     # several stores
 
@@ -210,3 +220,23 @@ class Store:
             except OutputError as error:  # another process has completed the cell, and its units' folder is gone
                 if last or not isinstance(error.__cause__, FileNotFoundError):
                     raise
+
+
+def _first_line(path: str) -> bytes:
+    """Of thousands of files: without a buffer, whose making would cost more than the reading."""
+    with open(path, "rb", buffering=0) as file:
+        line, end, _ = file.read(HEADER_BYTES).partition(b"\n")
+    if end:
+        return line
+    with open(path, "rb") as file:
+        return file.readline()
+
+
+def _together(runs: Sequence[dict]) -> dict:
+    """What several runs say as one: sums of numbers, and different texts beside each other."""
+    found: dict[str, list] = {}
+    for run in runs:
+        for name, value in run.items():
+            found.setdefault(name, []).append(value)
+    return {name: ", ".join(dict.fromkeys(values)) if isinstance(values[0], str) else round(sum(values), 3)
+            for name, values in found.items()}
