@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE MPLBACKEND
 # Progress bars would stand among the outputs of a notebook.
 export TQDM_DISABLE := 1
 
-.PHONY: help install book test refresh serve clean
+.PHONY: help install book test reproduce refresh serve clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
@@ -34,6 +34,10 @@ else
 test: $(READY)  ## run all tests (LONG=1: long counts; GPU=1: the notebooks on the accelerator here, with a record)
 	$(if $(LONG),ZSAR_LONG=1) $(PY) -m pytest book tests -q -n $(JOBS) --dist loadscope --durations 8 $(NBVAL)
 endif
+
+reproduce: $(READY)  ## the whole table on the drawn world, into _build/reproduction (JOBS=2 processes), resumable
+	@$(PY) -m torch.distributed.run --standalone --nproc-per-node $(JOBS) -m zsar reproduce --profile drawn \
+	    --out _build/reproduction
 
 refresh: $(READY)  ## run the chapters and store the outputs in the committed notebooks
 	@$(PY) tools/build_book.py --refresh

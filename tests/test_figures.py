@@ -53,6 +53,7 @@ def every_figure() -> dict:
         "training": figures.training_curves(
             History(20, 8.0, [[step, 2.05 - 0.05 * step] for step in range(1, 21)],
                     [{"step": 20, "clean": 80.0, "robust": 12.5}])),
+        "schedules": figures.schedules({"cut": [(0, 0, 2), (1, 0, 5)], "claimed": [(0, 0, 2), (0, 2, 4), (1, 0, 3.5)]}),
         "pulls": figures.pulls(list(figures.PULLS)),
         "texts": figures.against_texts({"tecoa": (torch.tensor([[.8, .5], [.4, .5]]), torch.tensor([[.3, .5]]))}),
         "bars": figures.probability_bars(["cat", "dog"], {"before": [0.9, 0.1], "after": [0.2, 0.8]}),
@@ -74,6 +75,7 @@ def drawn():
     ("changes", "tecoa, robust: 5 to 25 on average. fare, clean: nothing to compare."),
     ("tradeoff", "tecoa: 75 clean, 20 robust. A line joins original, tecoa."),
     ("training", "20 steps: loss 2 at the first, 1.05 at the last; held-out source 80.0 % clean, 12.5 % robust."),
+    ("schedules", "2 ranks. cut: ranks end at 2, 5. claimed: ranks end at 4, 3.5."),
     ("steps", "in percent against training steps. tecoa: 91 at 0, 80.5 at 30.")])
 def test_a_figure_carries_its_alt_text(drawn, name, words):
     assert words in figures.alt_text(drawn[name])

@@ -344,6 +344,24 @@ PULLS = {
 }
 
 
+def schedules(panels: Mapping[str, Sequence[tuple[int, float, float]]], xlabel: str = "time") -> Figure:
+    """Who works when: a panel each, in it a line a rank with a bar for each (rank, start, end), and the end marked."""
+    ranks, end = (max(bar[i] for bars in panels.values() for bar in bars) for i in (0, 2))
+    figure = Figure(figsize=(7.4, len(panels) * (0.7 + 0.22 * (ranks + 1))), facecolor="white", layout="constrained")
+    axes, said = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0], []
+    for axis, (title, bars) in zip(axes, panels.items(), strict=True):
+        rank, start, stop = np.array(bars, dtype=float).T
+        axis.barh(rank, stop - start, left=start, height=0.75, color=BLUE, edgecolor="white", linewidth=0.8)
+        axis.axvline(stop.max(), color=ORANGE, linestyle="--")
+        axis.set(xlim=(0, 1.04 * end), ylim=(ranks + 0.6, -0.6), yticks=range(ranks + 1), ylabel="rank")
+        axis.set_title(f"{title}: the last one ends at {stop.max():g}", fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        last = [stop[rank == r].max(initial=0) for r in range(ranks + 1)]
+        said.append(f"{title}: ranks end at {', '.join(f'{at:g}' for at in last)}.")
+    axes[-1].set_xlabel(xlabel)
+    return _labelled(figure, f"Bars of work, a line for each of {ranks + 1} ranks. {' '.join(said)}")
+
+
 def pulls(losses: Sequence[str], columns: int = 3) -> Figure:
     """What each loss (a key of ``PULLS``) pulls together, drawn on the unit circle: a panel a loss.
 

@@ -14,7 +14,7 @@ PROTOCOL = ["source", "backbone", "attack", "eps_255"]
 ROW = ["train_set", "method", "adaptation", "note"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Beside:
     """Clean and robust accuracy as one source measured them: ``rows[i]`` is (training set, method, note, numbers),
     with (clean, robust) in percent for each of ``datasets``, None where there is none.
@@ -34,6 +34,9 @@ class Beside:
     def text(pair: tuple[float | None, float | None] | None) -> str:
         """Clean and robust accuracy as they stand in the table."""
         return " / ".join("–" if value is None else f"{value:.1f}" for value in pair or (None, None))
+
+    def __repr__(self) -> str:
+        return f"{self.source}: {self.protocol}"
 
     def _repr_html_(self) -> str:
         return render("beside.html", beside=self)

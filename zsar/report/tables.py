@@ -70,7 +70,7 @@ class Line:
     lacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Accuracies under one attack in percent. ``means`` names the columns behind those of the datasets."""
 
@@ -93,6 +93,9 @@ class Table:
         compared = any(entry and entry.difference is not None for line in self.lines for entry in line.entries)
         return compared * ("Below a number: its difference from the original CLIP in points; blue where it gained, "
                            "orange where it lost, stronger from " + ", ".join(map(str, SHADES)) + " points on")
+
+    def __repr__(self) -> str:
+        return self.to_markdown()  # a notebook keeps this beside the HTML
 
     def _repr_html_(self) -> str:
         return render("table.html", table=self)

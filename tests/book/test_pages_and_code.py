@@ -1,0 +1,54 @@
+"""What pages say of the code is there: modules, functions and tests that they name, and files that they show."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(ROOT / "book").glob("*.ipynb"), *(ROOT / "book").glob("*.md")])
+TESTS = {node.name for path in (ROOT / "tests").rglob("*.py") for node in ast.parse(path.read_text("utf-8")).body
+         if isinstance(node, ast.FunctionDef)}
+
+
+def prose(path: Path) -> str:
+    """The markdown of a page."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+
+
+def find(name: str) -> object:
+    """What a dotted name stands for. Raises ImportError and AttributeError."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:n]))
+            break
+        except ModuleNotFoundError:
+            continue
+    for part in parts[n:]:
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_names_on_pages_exist(path):
+    for name in re.findall(r"`(zsar(?:\.\w+)+)`", prose(path)):
+        find(name)
+    assert set(re.findall(r"`(test_\w+)`", prose(path))) <= TESTS
+
+
+def test_the_slurm_script_is_shown_as_it_is():
+    shown = re.findall(r"```bash\n(.*?)```", prose(ROOT / "book" / "scaling-out.ipynb"), re.DOTALL)
+    assert shown == [(ROOT / "tools" / "reproduce.slurm").read_text(encoding="utf-8")]
+
+
+def test_all_twelve_traps_name_a_test():
+    section = prose(ROOT / "book" / "full-reproduction.ipynb").split("## Twelve traps")[1].split("\n## ")[0]
+    items = re.split(r"^(\d+)\. ", section, flags=re.MULTILINE)
+    assert list(map(int, items[1::2])) == list(range(1, 13))
+    assert all("`test_" in item for item in items[2::2])
