@@ -78,13 +78,17 @@ def test_a_csv_file(folder):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("file,label\na.png,cat\n", "found the columns file, label, expected path and label; path is missing"),
+    ("file,label\na.png,cat\n", "found the columns file, label, expected path and label; missing: path"),
     ("path,label\naxolotl/z.PNG,cat\nnone.png,dog\n", "1 of 2 images are not there, e.g. .*none.png"),
-    ("path,label\naxolotl/z.PNG,cat\naxolotl/10.webp,\n", "1 rows have no path or no label, the first is row 3"),
+    ("path,label\naxolotl/z.PNG,cat\naxolotl/10.webp,\n", "rows without a path or a label: 1, the first is row 3"),
     ("path,label\naxolotl/z.PNG,cat\n", "images of 1 class"),
+    ("name;class\na.png;cat\n", "expected columns separated by commas, found ';'"),
+    ("path;label\na, b.png;cat\n", "expected columns separated by commas, found ';'"),
+    ("path\tlabel\na.png\tcat\n", "expected columns separated by commas, found tabs"),
+    ("path,label\naxolotl/z.PNG,k\udce4fer\n", "its text is not UTF-8; save it as UTF-8"),
     ("path,label,split\naxolotl/z.PNG,cat,train\n", "no row is of the split test"), ("", "cannot read .* as CSV")])
 def test_csv_files_that_do_not_do(text, message, folder):
-    (folder / "list.csv").write_text(text)
+    (folder / "list.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(DatasetError, match=message):
         load_dataset(str(folder / "list.csv"))
 

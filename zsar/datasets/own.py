@@ -126,11 +126,16 @@ def _from_csv(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
     """Rows of id, file and label of a split, and the classes of all splits."""
     try:
         table = pandas.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, na_values=[""])
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"cannot read {path} as CSV: its text is not UTF-8; save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {path} as CSV: {error}") from error
     if missing := {"path", "label"} - set(table.columns):
+        for mark, called in ((";", "';'"), ("\t", "tabs")):
+            if mark in table.columns[0]:
+                raise DatasetError(f"{path}: expected columns separated by commas, found {called}")
         raise DatasetError(f"{path}: found the columns {', '.join(table.columns)}, expected path and label; "
-                           f"{' and '.join(sorted(missing))} is missing")
+                           f"missing: {' and '.join(sorted(missing))}")
     classnames = sorted(set(table["label"].dropna()))
     if "split" in table.columns:
         table = table[table["split"] == split]
@@ -139,7 +144,7 @@ def _from_csv(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
     elif split != "test":
         raise _no_split(path, "a column split with the values train and test")
     if len(empty := np.flatnonzero(table[["path", "label"]].isna().any(axis=1))):
-        raise DatasetError(f"{path}: {len(empty)} rows have no path or no label, the first is row {empty[0] + 2}")
+        raise DatasetError(f"{path}: rows without a path or a label: {len(empty)}, the first is row {empty[0] + 2}")
     files = [path.parent / name for name in table["path"]]
     if absent := [file for file in files if not file.is_file()]:
         raise DatasetError(f"{path}: {len(absent)} of {len(files)} images are not there, e.g. {absent[0]}; paths count "
