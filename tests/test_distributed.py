@@ -52,7 +52,7 @@ def on_ranks(request, tmp_path_factory):
     folder, restarts = tmp_path_factory.mktemp("ranks"), 1 if request.param == 2 else 0
     step = [random.randrange(LONGER.steps)] if restarts else []
     done = run(torchrun(request.param, HERE / "on_ranks.py", folder, *step, restarts=restarts))
-    assert ("exitcode: -9) local_rank: 1" in done.stderr) == bool(restarts), done.stderr
+    assert ("failed (exitcode: " in done.stderr) == bool(restarts), done.stderr
     return torch.load(folder / "updates.pt", weights_only=True)
 
 
