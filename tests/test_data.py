@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_verify_names_every_unreadable_image(whole, capsys, tmp_path):
     forest.write_bytes(forest.read_bytes()[:150])
     layouts, found = data.verify(get_manifest("EuroSAT"), tmp_path)
     assert layouts == {"test": "files"} and len(found) == 1 and f"2750/Forest/{forest.name}" in found[0]
-    assert "1 of 1 datasets are not whole: EuroSAT" in zsar(capsys, "verify", "EuroSAT", "--root", tmp_path, status=2)
+    assert "EuroSAT is not whole; " in zsar(capsys, "verify", "EuroSAT", "--root", tmp_path, status=2)
 
 
 def test_verify_counts(root, capsys):
@@ -338,6 +339,13 @@ def test_a_dead_first_source_leaves_the_way_to_the_second(tmp_path, monkeypatch)
     (tmp_path / "oxford-iiit-pet" / "images").mkdir()  # begun: not passed over in silence
     with pytest.raises(DatasetError, match="test.txt is missing"):
         load_dataset("OxfordPets", root=tmp_path, partial=True)
+
+
+def test_nothing_is_fetched_in_offline_mode(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(data, "fetch", lambda *what, **how: pytest.fail("fetched"))
+    message = zsar(capsys, "fetch", "CIFAR10", "ImageNet", "--root", tmp_path, status=2)
+    assert "HF_HUB_OFFLINE is set, nothing is fetched" in message and list(tmp_path.iterdir()) == []
 
 
 def test_what_is_fetched_by_hand_says_how(tmp_path, capsys):

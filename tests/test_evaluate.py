@@ -193,7 +193,7 @@ def test_unreadable_images_do_not_count_and_are_named(tiny_clip):
 def test_the_report_names_what_could_not_be_read(world, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **where: broken())
     report = run("--datasets", "DrawnPCAM", "--attack", "none", "--json", str(tmp_path / "out.json"))
-    assert report.endswith("2 images could not be read and do not count, e.g. DrawnPCAM/2")
+    assert report.endswith("images that could not be read and do not count: 2, e.g. DrawnPCAM/2")
     assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["unreadable"].keys() == {"DrawnPCAM/2",
                                                                                               "DrawnPCAM/9"}
 

@@ -192,3 +192,10 @@ def test_a_folder_that_must_not_be_read_is_said(method, folder, monkeypatch):
     monkeypatch.setattr(Path, method, refuse)
     with pytest.raises(DatasetError, match=f"cannot look into {folder}.* .Permission denied.*change its permissions"):
         load_own(folder, "test")
+
+
+def test_a_class_folder_without_images_is_named(folder):
+    (folder / "zebra").mkdir()
+    with pytest.warns(UserWarning, match="pets: no image in zebra, which is no class then") as warned:
+        assert load_own(folder, "test").classnames == ["axolotl", "guinea pig"]
+    assert len(warned) == 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pandas
 import torch
@@ -165,7 +166,11 @@ def _finish(lines: list[str], failed: dict[str, str], names: Sequence[str], what
 
 
 def fetch_datasets(args: argparse.Namespace) -> str:
-    """Download what is not there; says what to do where that cannot be. Raises DatasetError when all were tried."""
+    """Download what is not there; says what to do where that cannot be. Raises DatasetError when all were tried, and
+    at once in the hub's offline mode.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise DatasetError("HF_HUB_OFFLINE is set, nothing is fetched: unset it to fetch")
     lines, failed = _each(args.names, lambda name: _fetch_one(get_manifest(name), args))
     return _finish([line for part in lines.values() for line in part], failed, args.names, "cannot be fetched")
 
@@ -229,7 +234,9 @@ def verify_datasets(args: argparse.Namespace) -> str:
     mend = "mend or delete what the lines above name" if all(map(is_own, broken)) else \
         f"python -m zsar data fetch NAME{root_option(args.root)} gets what is missing, a broken file has to be " \
         "deleted first"
-    raise DatasetError(f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}; {mend}")
+    what = f"{broken[0]} is not whole" if len(findings) == 1 else \
+        f"{len(broken)} of {len(findings)} datasets are not whole: {', '.join(broken)}"
+    raise DatasetError(f"{what}; {mend}")
 
 
 def _read_as(layouts: dict[str, str]) -> str:

@@ -200,7 +200,7 @@ def table(record: dict) -> str:
         describe_attack(settings) + f", at each dataset's own resolution; {record['provenance']['model']}, "
         f"seed {settings['seed']}, {record['provenance']['device']}, {means['seconds']:.1f} s"
         + (f", {speed:.0f} images x steps per second" if speed else ""),
-        *([f"{len(broken)} images could not be read and do not count, e.g. {broken[0]}"] if broken else [])])
+        *([f"images that could not be read and do not count: {len(broken)}, e.g. {broken[0]}"] if broken else [])])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -112,14 +112,20 @@ def _from_folder(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
     if not rows:
         raise DatasetError(f"{path}: found no image in its folders, expected a folder a class with files such as .jpg "
                            "or .png in it")
+    if empty := {folder.name for part in found for folder in _class_folders(part)} - classes:
+        warnings.warn(f"{path}: no image in {', '.join(sorted(empty))}, which is no class then", stacklevel=2)
     return pandas.DataFrame(rows), sorted(classes)
 
 
+def _class_folders(path: Path) -> list[Path]:
+    """The folders in ``path``; hidden ones are no classes."""
+    return [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+
+
 def _images_below(path: Path) -> list[dict]:
-    """A row of id, file and label for every image in the class folders of ``path``; hidden folders are none."""
+    """A row of id, file and label for every image in the class folders of ``path``."""
     return [{"id": f"{folder.name}/{file.name}", "file": file, "label": folder.name}
-            for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-            for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+            for folder in _class_folders(path) for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
 
 
 def _from_csv(path: Path, split: str) -> tuple[pandas.DataFrame, list[str]]:
