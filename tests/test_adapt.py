@@ -75,8 +75,8 @@ def test_every_loss_by_every_method(loss, method, small_clip):
     check_three_steps(small_clip, loss, method, made_up(12), RECIPE)
 
 
-#: The same on the paper's model, with random weights; in float32 where the processor has no instructions for bf16, which
-#: then takes fifty times as long (measured): on the small model bf16 is tested everywhere.
+#: The same on the paper's model, with random weights; in float32 where the processor has no instructions for bf16, for
+#: that takes fifty times as long then (measured): on the small model bf16 is tested everywhere.
 VIT_RECIPE = replace(RECIPES["paper"], batch=2, steps=3, warmup=0, held_out=1, validate_every=3, optimizer="adamw",
                      prompt_lr=.1, weight_decay=1e-4, tokens=8,
                      precision="bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "fp32")
