@@ -4,20 +4,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import open_clip
 import pytest
 import torch
+from made_up import TINY, tiny
 from safetensors.torch import save_file
 
 from zsar.clip import Clip, ZeroShotClassifier, load_clip
-from zsar.tokenizer import WordTokenizer
 
 torch.set_num_threads(1)
-
-WORDS = "this is a photo of the drawing cat dog car red blue frog".split()
-TINY = {"embed_dim": 16, "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2},
-        "text_cfg": {"context_length": 12, "vocab_size": len(WORDS) + 3, "width": 32, "heads": 2, "layers": 1}}
-
 
 @pytest.fixture(scope="session")
 def tiny_config() -> dict:
@@ -29,14 +23,6 @@ def tiny_config() -> dict:
 def tiny_clip() -> Clip:
     """A CLIP with random weights that runs in no time; its logit scale is 14."""
     return tiny()
-
-
-def tiny() -> Clip:
-    """What ``tiny_clip`` is, for processes of their own."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = open_clip.CLIP(**TINY)
-    return Clip(model, WordTokenizer(WORDS, 12), name="tiny")
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from made_up import made_up
+from made_up import made_up, tiny
 
-from conftest import tiny
 from zsar import __main__ as cli
 from zsar import adapt as command
 from zsar import distributed, trainer

@@ -76,7 +76,7 @@ def landscape(monkeypatch, tmp_path):
             return SimpleNamespace(advance=advance, history=history)
 
         monkeypatch.setattr(grid, "_trainer", trainer)
-        monkeypatch.setattr(grid, "_source", lambda kind, images: made_up(240).hold_out(200))
+        monkeypatch.setattr(grid, "source_images", lambda kind, images: made_up(240).hold_out(200))
         grid.search_rate(Cell(loss, method, 0), tmp_path, None)
         return tried, json.loads(grid._rates_file(Cell(loss, method, 0), tmp_path).read_text())
 
@@ -137,7 +137,7 @@ def miniature(monkeypatch, tiny_clip):
     monkeypatch.setitem(grid.ATTACK, "steps", 2)
     monkeypatch.setattr(grid, "get_profile", lambda name: SimpleNamespace(datasets=("DrawnImageNet", "DrawnDTD")))
     monkeypatch.setattr(grid, "_original", lambda device: tiny_clip)
-    monkeypatch.setattr(grid, "_source", lambda kind, images: made_up(24).hold_out(8))
+    monkeypatch.setattr(grid, "source_images", lambda kind, images: made_up(24).hold_out(8))
 
     def load(name, split="test"):
         found = made_up(8, split=split)
