@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zsar.attack_specs import parse_attack
+from zsar.attacks import parse_attack
 from zsar.results import Cell, Key, Store, Task
 from zsar.results.cell import UNREADABLE
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zsar.attack_specs import attack_from_settings, attack_settings, parse_attack, spell_attack
+from zsar.attacks import attack_from_settings, attack_settings, parse_attack, spell_attack
 from zsar.errors import AttackSettingsError, UnknownNameError
 
 

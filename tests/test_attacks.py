@@ -7,9 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsar.attacks import (
-    _random_start,
-    _splitmix64,
-    _uniform,
     check_settings,
     cross_entropy,
     fgsm,
@@ -19,6 +16,7 @@ from zsar.attacks import (
     pgd_until_fooled,
     quantize_inside,
 )
+from zsar.attacks.balls import _splitmix64, random_point, uniform
 from zsar.errors import AttackSettingsError, PixelRangeError, UnknownNameError, ZsarError
 
 EPS = 4 / 255
@@ -104,7 +102,7 @@ def test_any_objective(tiny_clip, images):
     """FARE's: away from one's own embedding, without labels."""
     own = tiny_clip.encode_image(images)
     found = pgd(lambda x, index: (tiny_clip.features(x) - own[index]).square().sum(1), images, **PGD)
-    noise = _random_start(images, torch.arange(8), 0, EPS, "linf")
+    noise = random_point(images, torch.arange(8), 0, EPS, "linf")
     moved = (tiny_clip.encode_image(found) - own).norm(dim=1)
     assert (moved > (tiny_clip.encode_image(noise) - own).norm(dim=1)).all()
 
@@ -188,18 +186,18 @@ def test_the_result_does_not_depend_on_the_batch(classifier, images, labels):
 
 def test_random_starts_are_uniform_in_the_ball():
     clean = torch.full((4, 3, 32, 32), 0.5)
-    change = (_random_start(clean, torch.arange(4), 0, 0.1, "linf") - clean) / 0.1
+    change = (random_point(clean, torch.arange(4), 0, 0.1, "linf") - clean) / 0.1
     values = change.flatten().sort().values
     assert (values - torch.linspace(-1, 1, len(values))).abs().max() < 0.02  # Kolmogorov-Smirnov, p about 0.01
-    lengths = (_random_start(clean, torch.arange(4), 0, 0.1, "l2") - clean).flatten(1).norm(dim=1)
+    lengths = (random_point(clean, torch.arange(4), 0, 0.1, "l2") - clean).flatten(1).norm(dim=1)
     assert (lengths <= 0.1 + 1e-6).all() and (lengths > 0.09).all()  # nearly all of a ball's volume is at its surface
 
 
 def test_starts_differ_by_image_by_restart_and_by_seed():
     clean = torch.full((2, 3, 8, 8), 0.5)
-    starts = [*_random_start(clean, torch.tensor([0, 1]), 0, EPS, "linf"),
-              *_random_start(clean, torch.tensor([0, 1]), 1, EPS, "linf"),
-              *_random_start(clean, image_seeds(["a", "b"], seed=1), 0, EPS, "linf")]
+    starts = [*random_point(clean, torch.tensor([0, 1]), 0, EPS, "linf"),
+              *random_point(clean, torch.tensor([0, 1]), 1, EPS, "linf"),
+              *random_point(clean, image_seeds(["a", "b"], seed=1), 0, EPS, "linf")]
     flat = torch.stack(starts).flatten(1)
     assert (torch.corrcoef(flat - 0.5) - torch.eye(6)).abs().max() < 0.3
     assert len(set(image_seeds(["a", "b"], 0).tolist() + image_seeds(["a", "b"], 1).tolist())) == 4
@@ -217,15 +215,15 @@ def test_the_hash_is_splitmix64():
     numbers = [0, 1, 2**62, -1, -(2**63), 123456789123456789]
     found = [x % (1 << 64) for x in _splitmix64(torch.tensor(numbers)).tolist()]
     assert found == [reference(x % (1 << 64)) for x in numbers] and found[0] == 0xE220A8397B1DCDAF
-    uniform = _uniform(torch.zeros(2, 3, 4, 4), torch.tensor([5, 6]), 0)
-    assert uniform.min() >= 0 and uniform.max() < 1 and uniform.unique().numel() == 96
+    numbers_found = uniform(torch.zeros(2, 3, 4, 4), torch.tensor([5, 6]), 0)
+    assert numbers_found.min() >= 0 and numbers_found.max() < 1 and numbers_found.unique().numel() == 96
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_random_starts_are_the_same_bits_on_the_gpu(images):
     seeds = image_seeds([str(i) for i in range(8)])
-    there = _random_start(images.cuda(), seeds.cuda(), 3, EPS, "linf").cpu()
-    assert torch.equal(there, _random_start(images, seeds, 3, EPS, "linf"))
+    there = random_point(images.cuda(), seeds.cuda(), 3, EPS, "linf").cpu()
+    assert torch.equal(there, random_point(images, seeds, 3, EPS, "linf"))
 
 
 # the 8-bit grid

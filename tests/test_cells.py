@@ -6,8 +6,7 @@ import torch
 from made_up import made_up
 
 from zsar import cells, evaluate
-from zsar.attack_specs import attack_from_settings, parse_attack
-from zsar.attacks import MICRO_BATCH, image_seeds
+from zsar.attacks import MICRO_BATCH, attack_from_settings, image_seeds, parse_attack
 from zsar.cells import Subject, evaluate_cells, task_of
 from zsar.clip import ZeroShotClassifier
 from zsar.datasets import ImageDataset

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from zsar.attacks import attack_from_settings
 from zsar.clip import load_clip
 from zsar.datasets import load_dataset
 from zsar.datasets.drawn import DRAWN_NAMES, render
 from zsar.datasets.drawn.tasks import TASKS
-from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
+from zsar.evaluate import evaluate_dataset, summary
 from zsar.paths import data_path
 from zsar.profiles import get_profile
 

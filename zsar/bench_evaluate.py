@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsar.attack_specs import parse_attack
+from zsar.attacks import parse_attack
 from zsar.cells import Subject, evaluate_cells
 from zsar.clip import TEMPLATES, Clip, load_clip
 from zsar.datasets import ImageDataset

@@ -8,8 +8,7 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from zsar import distributed
-from zsar.attack_specs import attack_from_settings, spell_attack
-from zsar.attacks import image_seeds
+from zsar.attacks import attack_from_settings, image_seeds, spell_attack
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import Batch, ImageDataset, batches
 from zsar.datasets.loading import default_workers
@@ -57,12 +56,12 @@ class Subject:
     settings: dict
 
     def key(self, task: Task, attack: dict) -> Key:
-        """The key of a cell; ``attack``: settings of ``zsar.attack_specs``."""
+        """The key of a cell; ``attack``: settings of ``zsar.attacks``."""
         return key_of(self.digest, self.adaptation, self.seed, task, attack)
 
 
 def key_of(digest: str, adaptation: str, seed: int, task: Task, attack: dict) -> Key:
-    """The key of a cell; ``digest`` is that of the model, ``attack`` the settings of ``zsar.attack_specs``."""
+    """The key of a cell; ``digest`` is that of the model, ``attack`` the settings of ``zsar.attacks``."""
     return Key(digest, adaptation, task.dataset, task.split, task.digest, spell_attack(attack), PRECISION, seed)
 
 

@@ -83,7 +83,11 @@ class Clip(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> the image tower's own output [B, D], float32, not yet of unit length; unchecked."""
-        return self.model.encode_image(self.preprocess(images), normalize=False).float()  # CoCa would by default
+        return self.tower(self.preprocess(images)).float()
+
+    def tower(self, pixels: Tensor) -> Tensor:
+        """What ``preprocess`` returns -> the image tower's own output [B, D], in the precision of its weights."""
+        return self.model.encode_image(pixels, normalize=False)  # CoCa would by default
 
     def features(self, images: Tensor) -> Tensor:
         """``encode_image`` without its checks, for loops whose images were checked on entry."""
@@ -125,7 +129,11 @@ class ZeroShotClassifier(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """``forward`` without its checks (which would make an accelerator wait at each step of an attack)."""
-        return self.logit_scale * self.clip.features(images) @ self.text_features.T
+        return self.of_features(self.clip.features(images))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """The logits [B, K] of unit features [B, D]."""
+        return self.logit_scale * features @ self.text_features.T
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 [B, 3, H, W] in [0, 1] -> logits [B, K]. Raises PixelRangeError."""
@@ -282,6 +290,8 @@ def pick_device(name: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or not of this machine
         raise UnknownNameError(f"device {str(name)!r} is not on this machine: expected cpu"
                                + (" or cuda" if torch.cuda.is_available() else "")) from error
+    if device.type == "cuda":  # float32 means float32: by default torch rounds a convolution's products to 10 bits
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 

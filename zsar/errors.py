@@ -28,6 +28,10 @@ class AttackSettingsError(ZsarError):
     """An eps, step size, step count or norm that makes no sense."""
 
 
+class PrecisionError(ZsarError):
+    """A precision that a device lacks."""
+
+
 class PromptError(ZsarError):
     """A visual prompt that does not fit the image or the tower it is meant for."""
 

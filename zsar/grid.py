@@ -50,11 +50,12 @@ import pandas
 import torch
 from tqdm import tqdm
 
+from zsar.attacks import attack_from_settings
 from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.datasets.drawn.tasks import SOURCE_OBJECTS
 from zsar.errors import AttackSettingsError, DivergenceError, ZsarError, unknown_name
-from zsar.evaluate import attack_from_settings, evaluate_dataset
+from zsar.evaluate import evaluate_dataset
 from zsar.methods import interpolate
 from zsar.outputs import writable_folder, write_atomically, write_json
 from zsar.profiles import get_profile

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from zsar.attacks import attack_from_settings
 from zsar.clip import Clip, load_clip
 from zsar.datasets import load_dataset
 from zsar.datasets.drawn import DRAWN_NAMES
 from zsar.datasets.drawn.captions import web_pairs
 from zsar.errors import ZsarError
-from zsar.evaluate import attack_from_settings, evaluate_dataset, summary
+from zsar.evaluate import evaluate_dataset, summary
 from zsar.outputs import writable_file, write_atomically, write_json
 from zsar.paths import data_path
 from zsar.results import commit, provenance

@@ -28,7 +28,7 @@ DRAWN_METHODS = tuple(name.removesuffix("+token") for name in METHODS)
 class Profile:
     """What a run is made of. ``eps_255`` is in grey levels (4 = 4/255), ``images`` the test images a dataset.
 
-    ``methods`` and ``attacks`` are those of a reproduction, as ``zsar.reproduce`` and ``zsar.attack_specs`` spell them.
+    ``methods`` and ``attacks`` are those of a reproduction, as ``zsar.reproduce`` and ``zsar.attacks`` spell them.
     """
 
     name: str

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zsar import distributed
-from zsar.attacks import Objective, pgd
+from zsar.attacks import Objective, attack_from_settings, pgd
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.datasets import ImageDataset, batches
 from zsar.datasets.loading import Batch
 from zsar.errors import AdaptationError, CheckpointError, DivergenceError, UnreadableImageError
-from zsar.evaluate import attack_from_settings, evaluate_dataset
+from zsar.evaluate import evaluate_dataset
 from zsar.losses import Loss, code_digest, get_loss, loss_name
 from zsar.methods import fill, make_student, save_adapted, trainable
 from zsar.outputs import write_json

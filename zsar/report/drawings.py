@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from zsar.attack_specs import parse_attack, spell_attack
+from zsar.attacks import parse_attack, spell_attack
 from zsar.errors import StoreError
 from zsar.figures import change_panels, eps_curves, tradeoff
 from zsar.report.scores import Scores
@@ -92,8 +92,10 @@ def attack_kinds(scores: Scores) -> dict[str, dict[float, str]]:
     kinds = defaultdict(dict)
     for attack in scores.attacks:
         settings, name = scores.settings[attack], attack.partition("@")[0]
-        eps, alpha = settings["eps_255"], settings["alpha_255"]
-        if eps:
+        eps, alpha = settings["eps_255"], settings.get("alpha_255")
+        if eps and alpha is None:
+            kinds[name][eps] = attack
+        elif eps:
             kinds[f"{name}, step {alpha / eps:.3g} x eps"][eps] = attack
             kinds[f"{name}, step {alpha:g}/255"][eps] = attack
     return {kind: dict(sorted(of_eps.items())) for kind, of_eps in kinds.items() if len(of_eps) > 1}
@@ -102,7 +104,8 @@ def attack_kinds(scores: Scores) -> dict[str, dict[float, str]]:
 def _more_eps(scores: Scores) -> list[str]:
     """The first attack at half and twice its eps too."""
     settings = scores.settings[scores.attacks[0]] if scores.attacks else parse_attack("pgd-20", 4)
-    spelled = [spell_attack(settings | {field: factor * settings[field] for field in ("eps_255", "alpha_255")})
+    spelled = [spell_attack(settings | {field: factor * settings[field] for field in ("eps_255", "alpha_255")
+                                        if field in settings})
                for factor in (0.5, 1, 2)]
     return [CLEAN, *spelled]
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from zsar import __version__
-from zsar.attack_specs import describe_attack
+from zsar.attacks import describe_attack
 from zsar.errors import StoreError
 from zsar.figures import alt_text, encode
 from zsar.outputs import writable_file, write_atomically

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas
 
-from zsar.attack_specs import describe_attack
+from zsar.attacks import describe_attack
 from zsar.paths import data_path
 from zsar.report.html import render
 from zsar.report.scores import DRAWN, Scores, mean_name

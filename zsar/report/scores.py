@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zsar.attack_specs import parse_attack
+from zsar.attacks import parse_attack
 from zsar.profiles import SIXTEEN
 from zsar.results import Estimate, Key, Store, Task, estimate, interval
 from zsar.results.comparison import read_cell

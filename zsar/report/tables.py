@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas
 
-from zsar.attack_specs import describe_attack
+from zsar.attacks import describe_attack
 from zsar.errors import StoreError
 from zsar.report.html import render
 from zsar.report.scores import Scores, absent, mean_name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from zsar.attack_specs import parse_attack, spell_attack
+from zsar.attacks import parse_attack, spell_attack
 from zsar.datasets import ImageDataset
 from zsar.errors import AdaptationError, ZsarError, unknown_name
 from zsar.evaluate import check_workers, dataset_list, load_all

@@ -41,7 +41,7 @@ class Key:
     """What a cell is of. Two cells of one key hold the same answers, wherever they were computed.
 
     model: digest of the weights that were tested; adaptation: ``none`` or ``LOSS:METHOD``; task: ``Task.digest``;
-    attack: as ``zsar.attack_specs`` spells it; seed: of the random starts, and of the adaptation where there is one.
+    attack: as ``zsar.attacks`` spells it; seed: of the random starts, and of the adaptation where there is one.
     """
 
     model: str

@@ -1,173 +1,30 @@
 """Clean and robust accuracy of a zero-shot CLIP on many datasets: ``python -m zsar evaluate``."""
 
 import argparse
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
 
 import pandas
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from zsar import datasets
-from zsar.attack_specs import ATTACKS, Attack, attack_from_settings, attack_settings, describe_attack
-from zsar.attacks import MICRO_BATCH, image_seeds, micro_batches
-from zsar.clip import Clip, ZeroShotClassifier, check_images, load_clip
+from zsar.attacks import ATTACKS, OPTIONS, attack_from_settings, attack_settings, describe_attack
+from zsar.clip import load_clip
 from zsar.datasets.sixteen import root_option
 from zsar.errors import (
     DatasetError,
     MissingDatasetError,
     OutputError,
     UnknownNameError,
-    UnreadableImageError,
     ZsarError,
-    first_line,
+    unknown_name,
 )
+from zsar.evaluate.accuracy import evaluate_dataset
+from zsar.fast import PRECISIONS, check_precision
 from zsar.methods import load_adapted
 from zsar.outputs import writable_file, write_json
 from zsar.profiles import PROFILES, SIXTEEN, Profile, get_profile
-from zsar.results import interval, mean_interval, pack_bits, provenance
-
-T = TypeVar("T")
-
-def predict(classifier: ZeroShotClassifier, images: Tensor, micro_batch: int | None = None) -> Tensor:
-    """The class that each of N images in [0, 1] is given: int64 [N], on the CPU.
-
-    The model sees micro-batches of one shape, as in an attack. Raises PixelRangeError.
-    """
-    check_images(images)
-    answers = []
-    for rows, filled in micro_batches(len(images), images.device, micro_batch):
-        with torch.no_grad():
-            answers.append(classifier.logits(images[filled])[:len(rows)].argmax(1).cpu())
-    return torch.cat(answers)
-
-
-def correct(classifier: ZeroShotClassifier, images: Tensor, labels: Tensor, micro_batch: int | None = None) -> Tensor:
-    """Whether each of N images in [0, 1] is classified as its label: bool [N], on the CPU. Raises PixelRangeError."""
-    return predict(classifier, images, micro_batch) == labels.cpu()
-
-
-class Room:
-    """How many images the memory of a device holds in one forward pass: ``size``, halved where it proves too much."""
-
-    def __init__(self, device: torch.device, size: int | None = None):
-        self.size = size or MICRO_BATCH.get(device.type, 64)
-
-    def run(self, work: Callable[[int], T]) -> T:
-        """``work(size)``, again with half the size where memory runs out: what it returns must not depend on the size.
-
-        Raises ZsarError where not even one image fits.
-        """
-        while True:
-            try:
-                return work(self.size)
-            except RuntimeError as error:  # its frames hold the tensors that did not fit, until this block ends
-                if not is_out_of_memory(error):
-                    raise
-                if self.size == 1:
-                    raise ZsarError(f"out of memory with a single image ({first_line(error, 80)}): take a device with "
-                                    "more, or a smaller model") from error
-            self.size //= 2
-            warnings.warn(f"out of memory: going on with {self.size} images in a forward pass", stacklevel=2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or torch's allocator on a CPU, says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model makes of images, attacked or not: predictions int64 [n], on the CPU.
-
-    passes: images that went through the model in forward passes, those that fill up a micro-batch too; with a gradient
-    but for the last ones. seconds: of the device.
-    """
-
-    predictions: Tensor
-    passes: int
-    seconds: float
-
-
-class _Counted:
-    """A classifier that counts the images it is shown."""
-
-    def __init__(self, classifier: ZeroShotClassifier):
-        self.classifier, self.classnames, self.passes = classifier, classifier.classnames, 0
-
-    def logits(self, images: Tensor) -> Tensor:
-        self.passes += len(images)
-        return self.classifier.logits(images)
-
-
-def answer(classifier: ZeroShotClassifier, attack: Attack | None, images: Tensor, labels: Tensor, seeds: Tensor,
-           room: Room) -> Answers:
-    """The model's answers to images [n, 3, H, W] in [0, 1], after ``attack`` where there is one."""
-    counted, start = _Counted(classifier), time.perf_counter()
-    attacked = room.run(lambda size: attack(counted, images, labels, seeds, micro_batch=size)) if attack else images
-    predictions = room.run(lambda size: predict(counted, attacked, size))
-    return Answers(predictions, counted.passes, time.perf_counter() - start)  # on the CPU, so the device is done
-
-
-#: Micro-batches that are evaluated together: a real test set does not fit into memory, and an attack that lets go of
-#: fooled images fills its micro-batches from what is left of these. On a CPU a thousand images.
-TOGETHER = {"cpu": 50, "cuda": 8}
-
-
-def unit_rows(n: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The rows of n images, those that are evaluated together at a time."""
-    return torch.arange(n).split(TOGETHER.get(device.type, 8) * MICRO_BATCH.get(device.type, 64))
-
-
-def evaluate_dataset(clip: Clip, dataset: datasets.ImageDataset, attack: Attack | None = None, *, seed: int = 0,
-                     classifier: ZeroShotClassifier | None = None, workers: int | None = None, strict: bool = False,
-                     progress: Callable[[int], None] = lambda images: None) -> dict:
-    """Accuracy of ``clip`` on every image of ``dataset``, before and after ``attack``, with 95 % intervals, in percent.
-
-    ``seed`` and an image's id make its random start. ``classifier``, where there is one already, spares encoding the
-    text again. ``workers`` and ``strict`` as in ``zsar.datasets.batches``: images that cannot be read do not count,
-    and ``unreadable`` of the result names them. ``progress`` is told how many images are done. ``clean_bits`` and
-    ``robust_bits`` say which images were right (``zsar.results.unpack_bits``), so that two models can be compared image
-    by image. Raises UnreadableImageError, with ``strict`` or where no image can be read.
-    """
-    classifier = classifier or ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
-    clean, robust, attack_seconds, unreadable, begin = [], [], 0.0, {}, time.perf_counter()
-    seeds, room = image_seeds(dataset.ids, seed), Room(clip.device)
-    for batch in datasets.batches(dataset, unit_rows(len(dataset), clip.device), clip.device, workers=workers,
-                                  strict=strict):
-        unreadable |= {dataset.ids[row]: reason for row, reason in batch.unreadable.items()}
-        if len(batch.rows):
-            given, labels = (batch.images, batch.labels, seeds[batch.rows], room), batch.labels.cpu()
-            clean.append(answer(classifier, None, *given).predictions == labels)
-            if attack:
-                found = answer(classifier, attack, *given)
-                attack_seconds += found.seconds
-                robust.append(found.predictions == labels)
-        progress(len(batch.rows) + len(batch.unreadable))
-    if not clean:
-        raise UnreadableImageError(f"none of the {len(dataset)} images of {dataset.name} can be read, e.g. "
-                                   f"{next(iter(unreadable.values()))}")
-    row = {"dataset": dataset.name, "split": dataset.split, "layout": dataset.layout,
-           "images": len(dataset) - len(unreadable), "classes": len(classifier.classnames),
-           **_accuracy("clean", clean)}
-    if unreadable:
-        row["unreadable"] = unreadable
-    if attack:
-        row |= {**_accuracy("robust", robust), "attack_seconds": round(attack_seconds, 3)}
-    return row | {"seconds": round(time.perf_counter() - begin, 3)}
-
-
-def _accuracy(kind: str, hits: list[Tensor]) -> dict[str, float | int | str | list[float]]:
-    hits = torch.cat(hits)
-    low, high = interval(int(hits.sum()), len(hits))
-    return {kind: round(100 * hits.double().mean().item(), 4), f"{kind}_hits": int(hits.sum()),
-            f"{kind}_interval": [round(low, 2), round(high, 2)], f"{kind}_bits": pack_bits(hits)}
+from zsar.results import mean_interval, provenance
 
 
 def summary(rows: list[dict], settings: dict) -> dict:
@@ -177,7 +34,7 @@ def summary(rows: list[dict], settings: dict) -> dict:
         if all(kind in row for row in rows):
             mean, low, high = mean_interval([row[f"{kind}_hits"] for row in rows], n)
             means |= {f"mean_{kind}": round(mean, 2), f"mean_{kind}_interval": [round(low, 2), round(high, 2)]}
-    if spent := sum(row.get("attack_seconds", 0) for row in rows):
+    if "steps" in settings and (spent := sum(row.get("attack_seconds", 0) for row in rows)):
         means["images_x_steps_per_second"] = round(sum(n) * settings["steps"] / spent, 1)
     return means | {"seconds": round(sum(row["seconds"] for row in rows), 2)}
 
@@ -210,11 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "prompts of Mao et al., on top of the model")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
-    parser.add_argument("--attack", default="pgd", metavar="|".join(ATTACKS))
-    parser.add_argument("--steps", type=int, help="steps of PGD (default: 10)")
+    parser.add_argument("--attack", default="pgd", metavar="NAME",
+                        help=f"{', '.join(ATTACKS)} (default: pgd)")
+    parser.add_argument("--steps", type=int, help="steps of PGD and CW (default: 10) or APGD (100), queries of "
+                        "Square (5000)")
     parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
-    parser.add_argument("--alpha", type=float, help="step of PGD in grey levels (default: eps / 4)")
-    parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD that fools")
+    parser.add_argument("--alpha", type=float, help="step of PGD and CW in grey levels (default: eps / 4)")
+    parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD or CW that fools")
+    add_speed_arguments(parser)
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
     parser.add_argument("--available", action="store_true",
                         help="leave out datasets that are not here, or not whole, and say so beside the mean")
@@ -223,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file, after each dataset")
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that attacks at a speed of choice."""
+    parser.add_argument("--precision", default="fp32", metavar="|".join(PRECISIONS),
+                        help="what the attack's gradients are computed in; answers always are in fp32 (default: fp32)")
+    parser.add_argument("--compile", action="store_true", help="compile the image tower for the gradients")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -261,6 +128,7 @@ def run(args: argparse.Namespace) -> str:
     whole, missing = load_all(dataset_list(args.datasets, profile.datasets), args.root, args.protocol, args.available)
     tests = [dataset.subset(settings["images"] or len(dataset), args.seed, args.per_class) for dataset in whole]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
+    check_precision(args.precision, clip.device)
     if args.adapted:
         clip = load_adapted(args.adapted, clip)
     record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
@@ -268,8 +136,8 @@ def run(args: argparse.Namespace) -> str:
     with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
         for dataset, all_of_it in zip(tests, whole, strict=True):
             bar.set_description(dataset.name)
-            row = evaluate_dataset(clip, dataset, attack, seed=args.seed, progress=bar.update, workers=args.workers,
-                                   strict=args.strict)
+            row = evaluate_dataset(clip, dataset, attack, seed=args.seed, precision=args.precision,
+                                   compiled=args.compile, progress=bar.update, workers=args.workers, strict=args.strict)
             counted = [name for name in dataset.ids if name not in row.get("unreadable", ())]
             record["rows"].append(row | ({"ids": counted} if len(counted) < len(all_of_it) else {}))
             record |= {"summary": summary(record["rows"], settings), "complete": dataset is tests[-1]}
@@ -313,9 +181,10 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     check_workers(args.workers)
     if not 0 <= args.seed < 2**32:
         raise ZsarError(f"--seed {args.seed}: expected a whole number from 0 to {2**32 - 1}")
-    used = {"none": (), "fgsm": ("eps",)}.get(args.attack, ("eps", "alpha", "steps", "iterate"))
+    if args.attack not in OPTIONS:
+        raise unknown_name("attack", args.attack, ATTACKS)
     for option in ("eps", "alpha", "steps", "iterate"):
-        if getattr(args, option) is not None and option not in used:
+        if getattr(args, option) is not None and option not in OPTIONS[args.attack]:
             raise ZsarError(f"--{option} has no meaning with --attack {args.attack}: leave it out")
     model = args.model or profile.model
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
@@ -323,7 +192,8 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "adapted": args.adapted,
                 "images": images, "per_class": args.per_class, "protocol": args.protocol, "seed": args.seed}
     attack = attack_settings(args.attack, eps, args.alpha, args.steps, args.iterate)
-    return settings | attack | ({} if args.attack == "none" else {"resolution": "native"})
+    speed = {"precision": args.precision, "compiled": args.compile}
+    return settings | attack | ({} if args.attack == "none" else {"resolution": "native"} | speed)
 
 
 def dataset_list(names: str, of_profile: tuple[str, ...]) -> list[str]:
