@@ -12,6 +12,7 @@ from zsar.clip import ZeroShotClassifier
 from zsar.datasets import ImageDataset
 from zsar.errors import OutputError, UnreadableImageError, ZsarError
 from zsar.evaluate import Room, answer, predict
+from zsar.evaluate.accuracy import is_out_of_memory
 from zsar.results import Store
 
 ATTACKS = [parse_attack(word, 8) for word in ("none", "pgd-3", "pgd-4-worst")]
@@ -196,7 +197,7 @@ def test_other_errors_pass_through(subject):
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         Room(subject.clip.device).run(work)
-    assert not evaluate.is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
 
 
 def test_passes_are_counted(subject):

@@ -8,7 +8,7 @@ from PIL import Image
 from real_fixtures import build
 
 from zsar import datasets, evaluate
-from zsar.attacks import MICRO_BATCH, cross_entropy, image_seeds, pgd
+from zsar.attacks import MICRO_BATCH, attack_from_settings, cross_entropy, image_seeds, pgd
 from zsar.clip import ZeroShotClassifier
 from zsar.datasets import ImageDataset
 from zsar.datasets.manifest import get_manifest
@@ -39,7 +39,7 @@ def fake(name: str, n: int = 13) -> ImageDataset:
 def world(monkeypatch, tiny_clip):
     """The command line on the tiny CLIP and made-up pictures."""
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **where: fake(name))
-    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+    monkeypatch.setattr(evaluate.command, "load_clip", lambda *args, **kwargs: tiny_clip)
 
 
 def run(*words: str) -> str:
@@ -54,7 +54,7 @@ def test_the_rows_are_what_a_plain_loop_counts(tiny_clip):
     images, labels = dataset.stack()
     attacked = pgd(cross_entropy(classifier, labels), images, eps=8 / 255, alpha=2 / 255, steps=4,
                    seeds=image_seeds(dataset.ids, 3))
-    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 8, "alpha_255": 2, "steps": 4})
+    attack = attack_from_settings({"attack": "pgd", "eps_255": 8, "alpha_255": 2, "steps": 4})
     row = evaluate.evaluate_dataset(tiny_clip, dataset, attack, seed=3)
     for kind, pictures in (("clean", images), ("robust", attacked)):
         hits = int((classifier(pictures).argmax(1) == labels).sum())
@@ -73,7 +73,7 @@ def test_correctness_is_invariant_to_the_micro_batch(classifier, images, labels)
 
 @pytest.mark.parametrize("micro_batch", [7, 16])
 def test_the_counts_do_not_depend_on_the_micro_batch(micro_batch, tiny_clip, monkeypatch):
-    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 3})
+    attack = attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 3})
     rows = []
     for size in (40, micro_batch):
         monkeypatch.setitem(MICRO_BATCH, "cpu", size)
@@ -128,7 +128,7 @@ def test_an_interrupted_run_keeps_what_it_measured(world, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return plain(clip, dataset, *args, **kwargs)
 
-    monkeypatch.setattr(evaluate, "evaluate_dataset", interrupted)
+    monkeypatch.setattr(evaluate.command, "evaluate_dataset", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("--datasets", "DrawnPCAM,DrawnDTD", "--json", str(tmp_path / "out"))
     record = json.loads((tmp_path / "out").read_text())
@@ -148,7 +148,7 @@ def test_bad_input(words, error, message, world):
 
 
 def test_the_output_is_tried_before_the_work(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: pytest.fail("work had begun"))
+    monkeypatch.setattr(evaluate.command, "load_clip", lambda *args, **kwargs: pytest.fail("work had begun"))
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file" / "out.json"):
         with pytest.raises(OutputError, match="cannot write"):
@@ -178,7 +178,7 @@ def broken(n=13, at=(2, 9)):
 
 
 def test_unreadable_images_do_not_count_and_are_named(tiny_clip):
-    attack = evaluate.attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 2})
+    attack = attack_from_settings({"attack": "pgd", "eps_255": 4, "alpha_255": 1, "steps": 2})
     row = evaluate.evaluate_dataset(tiny_clip, broken(), attack)
     readable = evaluate.evaluate_dataset(tiny_clip, fake("DrawnPCAM").select(np.delete(np.arange(13), [2, 9])), attack)
     for key in ("images", "clean", "robust", "clean_bits", "robust_bits"):
@@ -211,7 +211,7 @@ def test_ids_of_a_subset_are_kept(world, tmp_path):
 
 
 def test_images_of_ones_own(monkeypatch, tiny_clip, tmp_path):
-    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+    monkeypatch.setattr(evaluate.command, "load_clip", lambda *args, **kwargs: tiny_clip)
     random = np.random.RandomState(0)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -257,7 +257,7 @@ def test_a_real_dataset_with_equal_names_is_evaluated(tiny_clip, tmp_path, monke
 
 
 def test_datasets_that_are_not_there_are_left_out_only_when_asked(tiny_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "load_clip", lambda *args, **kwargs: tiny_clip)
+    monkeypatch.setattr(evaluate.command, "load_clip", lambda *args, **kwargs: tiny_clip)
     monkeypatch.setattr(tiny_clip, "encode_text", lambda prompts: torch.ones(len(prompts), 16), raising=False)
     monkeypatch.setattr(datasets.sixteen, "expected_images", lambda *which: 10)
     build("EuroSAT", tmp_path, get_manifest("EuroSAT").annotated, per_class=1)
