@@ -22,8 +22,8 @@ ORDER = (
     {"adapt"},
     {"figures", "widgets"},
     {"report"},
-    {"photo", "pretrain", "grid", "bench", "bench_input", "data", "results_cli"},
-    {"reproduce", "bench_evaluate"},
+    {"photo", "pretrain", "grid", "bench", "data", "results_cli"},
+    {"reproduce"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

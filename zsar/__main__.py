@@ -13,9 +13,9 @@ from zsar.errors import ZsarError
 COMMANDS = {
     "attack": ("zsar.photo", "attack a photograph of your own"),
     "adapt": ("zsar.adapt", "make a CLIP robust"),
-    "bench": ("zsar.bench", "seconds of a training step, beside those of the released code"),
-    "bench-evaluate": ("zsar.bench_evaluate", "images x steps a second of an evaluation, and what feeds it"),
-    "bench-input": ("zsar.bench_input", "images a second of the loaders, beside torchvision's"),
+    "bench": ("zsar.bench.command", "the speed of attacks and training steps, beside that of other programs"),
+    "bench-evaluate": ("zsar.bench.evaluation", "images x steps a second of an evaluation, and what feeds it"),
+    "bench-input": ("zsar.bench.loaders", "images a second of the loaders, beside torchvision's"),
     "data": ("zsar.data", "the sixteen real datasets: list, fetch, verify, show, pack"),
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if report := args.run(args):
                 print(report, flush=True)
     except ZsarError as error:
+        if error.report:
+            print(error.report, flush=True)
         print(f"zsar: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:

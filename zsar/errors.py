@@ -5,7 +5,12 @@ from collections.abc import Iterable
 
 
 class ZsarError(ValueError):
-    """Base of all errors raised on bad input; the command line turns it into one line and exit status 2."""
+    """Base of all errors raised on bad input; the command line turns it into one line and exit status 2.
+
+    ``report``: what there is to say all the same, which the command line prints before.
+    """
+
+    report = ""
 
 
 class UnknownNameError(ZsarError):
@@ -66,6 +71,10 @@ class PhotoError(ZsarError):
 
 class StoreError(ZsarError):
     """A store of results, or a cell in it, that is missing, damaged, of another release, or lacks what is asked."""
+
+
+class DisagreementError(ZsarError):
+    """Two programs that should come to the same, and do not."""
 
 
 class OutputError(ZsarError):

@@ -5,6 +5,7 @@ from zsar.evaluate.command import (
     add_arguments,
     add_data_arguments,
     add_model_arguments,
+    add_speed_arguments,
     check_workers,
     dataset_list,
     load_all,
@@ -13,7 +14,7 @@ from zsar.evaluate.command import (
 )
 
 __all__ = [
-    "TOGETHER", "Answers", "Room", "add_arguments", "add_data_arguments", "add_model_arguments", "answer",
-    "check_workers", "correct", "dataset_list", "evaluate_dataset", "load_all", "predict", "run", "summary",
-    "unit_rows",
+    "TOGETHER", "Answers", "Room", "add_arguments", "add_data_arguments", "add_model_arguments",
+    "add_speed_arguments", "answer", "check_workers", "correct", "dataset_list", "evaluate_dataset", "load_all",
+    "predict", "run", "summary", "unit_rows",
 ]

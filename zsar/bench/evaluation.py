@@ -9,17 +9,16 @@ store and the copy to the device cost of it, and which share of the rate of one 
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from zsar.attacks import parse_attack
+from zsar.bench.noise import noise
+from zsar.bench.timing import image_flops, matrix_rate, seconds
 from zsar.cells import Subject, evaluate_cells
-from zsar.clip import TEMPLATES, Clip, load_clip
+from zsar.clip import Clip, load_clip
 from zsar.datasets import ImageDataset
 from zsar.datasets.own import load_own
 from zsar.datasets.packed import pack, read_packed
@@ -29,70 +28,34 @@ from zsar.outputs import writable_file, write_json
 from zsar.profiles import get_profile
 from zsar.results import Store, provenance
 
-SIDE = 4096  # of the matrices whose product sets the pace
-
-
-def noise(images: int, classes: int, size: int) -> ImageDataset:
-    """Random pictures uint8 [n, 3, size, size] in memory: what an attack costs does not depend on what they show.
-
-    Their classes are called cat and dog in turn, words that every CLIP knows.
-    """
-    pixels = np.random.RandomState(0).randint(0, 256, (images, 3, size, size), np.uint8)
-    return ImageDataset("noise", "test", (["cat", "dog"] * classes)[:classes], TEMPLATES,
-                        torch.arange(images) % classes, [str(i) for i in range(images)], pixels.__getitem__,
-                        verbatim=True)
-
-
-def matrix_rate(device: torch.device, seconds: float = 2.0) -> float:
-    """Floating-point operations a second of a float32 matrix product, at torch's precision as it is set."""
-    a = torch.rand(SIDE, SIDE, device=device)
-    a @ a
-    _wait(device)
-    begin, n = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        a @ a
-        _wait(device)
-        n += 1
-    return 2 * SIDE**3 * n / (time.perf_counter() - begin)
-
-
-def image_flops(clip: Clip, size: int) -> int:
-    """Floating-point operations of one image's way through the image tower, counted by torch.
-
-    On a CPU torch leaves out the products inside attention, one in a hundred for ViT-B/32.
-    """
-    image = torch.rand(1, 3, size, size, device=clip.device).requires_grad_()  # else torch fuses what it does not count
-    with FlopCounterMode(display=False) as counter:
-        clip.features(image)
-    return counter.get_total_flops()
-
 
 def copy_seconds(images: int, size: int, device: torch.device) -> float:
     """What it takes to bring so many uint8 images to the device and make floats of them."""
     pixels = torch.zeros(images, 3, size, size, dtype=torch.uint8)
     pixels = pixels.pin_memory() if device.type == "cuda" else pixels
-    return _seconds(lambda: pixels.to(device, non_blocking=True).float().div_(255), device)
+    return min(seconds(lambda: pixels.to(device, non_blocking=True).float().div_(255), device) for _ in range(3))
 
 
 def evaluation(clip: Clip, dataset: ImageDataset, attack: dict, workers: int = 0) -> dict:
     """One evaluation into a new store: seconds as a whole, those of the device in it, and forward passes of images."""
     subject, found = Subject(clip, clip.digest, "none", 0, {}), []
     with tempfile.TemporaryDirectory() as place:
-        seconds = _seconds(lambda: evaluate_cells(subject, dataset, [attack], Store(place), workers=workers,
-                                                  progress=lambda _, images, answers: found.append(answers)),
-                           clip.device, repeats=1)
-    return {"images": len(dataset), "seconds": seconds, "attack_seconds": sum(unit.seconds for unit in found),
-            "passes": sum(unit.passes for unit in found), "images_per_second": len(dataset) / seconds,
-            "images_x_steps_per_second": len(dataset) * attack["steps"] / seconds}
+        taken = seconds(lambda: evaluate_cells(subject, dataset, [attack], Store(place), workers=workers,
+                                               progress=lambda _, images, answers: found.append(answers)),
+                        clip.device)
+    return {"images": len(dataset), "seconds": taken, "attack_seconds": sum(unit.seconds for unit in found),
+            "passes": sum(unit.passes for unit in found), "images_per_second": len(dataset) / taken,
+            "images_x_steps_per_second": len(dataset) * attack["steps"] / taken}
 
 
 def measure(clip: Clip, args: argparse.Namespace, attack: dict) -> dict:
     """The evaluation of noise, and what it is made of."""
-    dataset, size = noise(args.images, args.classes, args.size or clip.image_size), args.size or clip.image_size
+    size = args.size or clip.image_size
+    dataset = noise(args.images, args.classes, size).in_memory()
     evaluation(clip, dataset.select(np.arange(min(len(dataset), 512))), attack | {"steps": 1})  # warms the device up
-    if clip.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    found, peak, flops = evaluation(clip, dataset, attack), matrix_rate(clip.device), image_flops(clip, size)
+    found = evaluation(clip, dataset, attack)
+    memory = torch.cuda.max_memory_allocated() if clip.device.type == "cuda" else None  # before the matrices
+    peak, flops = matrix_rate(clip.device), image_flops(clip, size)
     # an image-step is a forward pass and one back to the pixels, which costs as much
     reached = found["images_x_steps_per_second"] * 2 * flops
     return found | {
@@ -100,35 +63,17 @@ def measure(clip: Clip, args: argparse.Namespace, attack: dict) -> dict:
         "matrix_flops_per_second": peak, "share_of_matrix_rate": reached / peak,
         "share_outside_the_attack": 1 - found["attack_seconds"] / found["seconds"],
         "copy_seconds": copy_seconds(len(dataset), size, clip.device),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if clip.device.type == "cuda" else None}
+        "peak_memory_bytes": memory}
 
 
-def feeding(clip: Clip, folder: str, workers: list[int], attack: dict) -> list[dict]:
+def feeding(clip: Clip, files: ImageDataset, workers: list[int], attack: dict) -> list[dict]:
     """Evaluations of the images in a folder, from its files and from a packed copy, with numbers of processes."""
-    files = load_own(Path(folder), "test")
     with tempfile.TemporaryDirectory() as place:
         pack(files, Path(place) / "packed")
         packed = ImageDataset(files.name, files.split, files.classnames, files.templates, files.labels, files.ids,
                               read_packed(Path(place) / "packed")[1])
         return [{"from": name, "workers": n, **evaluation(clip, dataset, attack, n)}
                 for name, dataset in (("files", files), ("packed", packed)) for n in workers]
-
-
-def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """The least of some repeats, the device idle before and after."""
-    found = []
-    for _ in range(repeats):
-        _wait(device)
-        begin = time.perf_counter()
-        work()
-        _wait(device)
-        found.append(time.perf_counter() - begin)
-    return min(found)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,13 +97,14 @@ def run(args: argparse.Namespace) -> str:
     if min(args.images, args.classes) < 2 or attack["attack"] == "none" or not all(map(str.isdecimal, workers)):
         raise ZsarError(f"--images {args.images}, --classes {args.classes}, --attack {args.attack}, --workers "
                         f"{args.workers}: expected at least 2 of both, an attack, and numbers of processes")
+    files = load_own(Path(args.photos), "test") if args.photos else None
     out = writable_file(args.json) if args.json else None
     model = args.model or profile.model
     clip = load_clip(model, pretrained=args.pretrained or (profile.pretrained if model == profile.model else None),
                      device=args.device)
     found = measure(clip, args, attack)
-    if args.photos:
-        found["feeding"] = feeding(clip, args.photos, list(map(int, workers)), attack)
+    if files:
+        found["feeding"] = feeding(clip, files, list(map(int, workers)), attack)
     found["provenance"] = provenance(clip)
     if out:
         write_json(out, found)
