@@ -94,9 +94,9 @@ def check_gradients(audit: Audit) -> Finding:
     share = 100 * zero / audit.n
     verdict = ("failure" if share > FAIL_ZERO and zero >= FAIL_IMAGES or pixels > FAIL_PIXELS else
                "warning" if zero or pixels > WARN_PIXELS else "pass")
-    return Finding(name, verdict, pixels, f"zero on {zero} of {audit.n} images, on {100 * none.float().mean():.1f} % of "
-                   f"all pixel values, and on {pixels:.1f} % of those that the model looks at", "" if verdict == "pass"
-                   else todo)
+    return Finding(name, verdict, pixels, f"zero on {zero} of {audit.n} images, on {100 * none.float().mean():.1f} % "
+                   f"of all pixel values, and on {pixels:.1f} % of those that the model looks at",
+                   "" if verdict == "pass" else todo)
 
 
 def check_truth(audit: Audit) -> Finding:
