@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zsar.errors import ZsarError
+from zsar.errors import ChecksFailedError, ZsarError
 
 COMMANDS = {
     "attack": ("zsar.photo", "attack a photograph of your own"),
@@ -50,7 +50,7 @@ def _show_warning(message: Warning | str, *where: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted, 141 nobody reads on."""
+    """Exit status: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted, 141 nobody reads on."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(argv[:1]).parse_args(argv)
@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             if report := args.run(args):
                 print(report, flush=True)
+    except ChecksFailedError as failed:
+        print(failed, flush=True)
+        return 1
     except ZsarError as error:
         if error.report:
             print(error.report, flush=True)

@@ -81,6 +81,10 @@ class OutputError(ZsarError):
     """A result that cannot be written where it was asked for."""
 
 
+class ChecksFailedError(Exception):
+    """A report in which a check failed, as its text: the command line prints it and ends with exit status 1."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for ``name`` not being among ``known``, naming the nearest ones."""
     known = sorted(known)

@@ -1,4 +1,6 @@
-"""How accurate a classifier is, clean and attacked (``accuracy``); ``python -m zsar evaluate`` (``command``)."""
+"""How accurate a classifier is, clean and attacked (``accuracy``), and whether the number can be trusted (``trust``, of
+the ``checks`` of an ``audit``; ``faults`` are what they have to catch); ``python -m zsar evaluate`` (``command``).
+"""
 
 from zsar.evaluate.accuracy import TOGETHER, Answers, Room, answer, correct, evaluate_dataset, predict, unit_rows
 from zsar.evaluate.command import (
@@ -12,9 +14,10 @@ from zsar.evaluate.command import (
     run,
     summary,
 )
+from zsar.evaluate.trust import Finding, TrustReport, trust
 
 __all__ = [
-    "TOGETHER", "Answers", "Room", "add_arguments", "add_data_arguments", "add_model_arguments",
-    "add_speed_arguments", "answer", "check_workers", "correct", "dataset_list", "evaluate_dataset", "load_all",
-    "predict", "run", "summary", "unit_rows",
+    "TOGETHER", "Answers", "Finding", "Room", "TrustReport", "add_arguments", "add_data_arguments",
+    "add_model_arguments", "add_speed_arguments", "answer", "check_workers", "correct", "dataset_list",
+    "evaluate_dataset", "load_all", "predict", "run", "summary", "trust", "unit_rows",
 ]

@@ -19,6 +19,7 @@ from zsar.errors import (
     ZsarError,
     unknown_name,
 )
+from zsar.evaluate import trust_command
 from zsar.evaluate.accuracy import evaluate_dataset
 from zsar.fast import PRECISIONS, check_precision
 from zsar.methods import load_adapted
@@ -65,17 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--adapted", metavar="FILE", help="adapted.safetensors of zsar adapt, or a checkpoint of the "
                         "prompts of Mao et al., on top of the model")
-    parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
-                        help="names, folders of class folders (./photos) or CSV files (default: all of the profile's)")
-    parser.add_argument("--attack", default="pgd", metavar="NAME",
-                        help=f"{', '.join(ATTACKS)} (default: pgd)")
+    parser.add_argument("--datasets", metavar="all|NAME,...",
+                        help="names, folders of class folders (./photos) or CSV files (default: all of the profile's; "
+                        "with --trust its source)")
+    parser.add_argument("--attack", metavar="NAME",
+                        help=f"{', '.join(ATTACKS)} (default: pgd; with --trust 20 steps of it, any iterate)")
     parser.add_argument("--steps", type=int, help="steps of PGD and CW (default: 10) or APGD (100), queries of "
                         "Square (5000)")
     parser.add_argument("--eps", type=float, help="radius in grey levels, 4 = 4/255 (default: the profile's)")
     parser.add_argument("--alpha", type=float, help="step of PGD and CW in grey levels (default: eps / 4)")
     parser.add_argument("--iterate", help="last (default), or worst: any iterate of PGD or CW that fools")
     add_speed_arguments(parser)
-    parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
+    parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's; with --trust "
+                        f"{trust_command.IMAGES} at most)")
     parser.add_argument("--available", action="store_true",
                         help="leave out datasets that are not here, or not whole, and say so beside the mean")
     parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
@@ -83,6 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file, after each dataset")
+    parser.add_argument("--trust", action="store_true",
+                        help="audit the attack instead: can its robust accuracy be trusted? (exit status 1: no)")
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,8 +123,12 @@ def check_workers(workers: int | None) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Evaluate as the command line says; returns the table. Every input is checked before the first image."""
+    """Evaluate as the command line says; returns the table. Every input is checked before the first image.
+
+    With ``--trust`` the reports instead; raises ChecksFailedError where a check failed.
+    """
     profile = get_profile(args.profile)
+    args = filled_in(args, profile)
     settings = settings_from(args, profile)
     attack = attack_from_settings(settings)
     out = None if args.json is None else writable_file(args.json)
@@ -129,8 +138,11 @@ def run(args: argparse.Namespace) -> str:
     tests = [dataset.subset(settings["images"] or len(dataset), args.seed, args.per_class) for dataset in whole]
     clip = load_clip(settings["model"], pretrained=settings["pretrained"], device=args.device)
     check_precision(args.precision, clip.device)
+    original = clip
     if args.adapted:
-        clip = load_adapted(args.adapted, clip)
+        clip = load_adapted(args.adapted, original)
+    if args.trust:
+        return trust_command.audit(clip, original if args.adapted else None, tests, attack, settings, args, out)
     record = {"rows": [], "settings": settings, "provenance": provenance(clip), "digest": clip.digest,
               "threads": torch.get_num_threads(), "complete": False, "missing": missing}
     with tqdm(total=sum(map(len, tests)), unit="image", leave=False) as bar:
@@ -144,6 +156,18 @@ def run(args: argparse.Namespace) -> str:
             if out:
                 write_json(out, record)  # after each dataset, so that a run that is stopped loses one at most
     return table(record)
+
+
+def filled_in(args: argparse.Namespace, profile: Profile) -> argparse.Namespace:
+    """The arguments with what was not given, and is another with ``--trust``."""
+    defaults = {"attack": "pgd", "datasets": "all"}
+    if args.trust:
+        defaults = {"attack": "pgd", "datasets": profile.source,
+                    "images": min(trust_command.IMAGES, profile.images or trust_command.IMAGES)}
+        if args.attack is None:
+            defaults |= {"steps": 20, "iterate": "worst"}
+    return argparse.Namespace(**vars(args) | {name: value for name, value in defaults.items()
+                                              if getattr(args, name) is None})
 
 
 def load_all(names: list[str], root: str | None, protocol: str,
@@ -192,6 +216,9 @@ def settings_from(args: argparse.Namespace, profile: Profile) -> dict:
     settings = {"profile": profile.name, "model": model, "pretrained": pretrained, "adapted": args.adapted,
                 "images": images, "per_class": args.per_class, "protocol": args.protocol, "seed": args.seed}
     attack = attack_settings(args.attack, eps, args.alpha, args.steps, args.iterate)
+    if args.trust and not attack.get("eps_255"):
+        raise ZsarError(f"--trust audits an attack, and --attack {args.attack}"
+                        f"{' --eps 0' if 'eps_255' in attack else ''} is none: use pgd, and an eps such as 4")
     speed = {"precision": args.precision, "compiled": args.compile}
     return settings | attack | ({} if args.attack == "none" else {"resolution": "native"} | speed)
 
