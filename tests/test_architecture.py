@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles",
+    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles", "towers",
      "distributed"},
     {"datasets", "results"},
     {"clip"},

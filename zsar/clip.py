@@ -25,6 +25,7 @@ from zsar.checkpoints import (
 from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, first_line, unknown_name
 from zsar.paths import data_path
 from zsar.tokenizer import WordTokenizer
+from zsar.towers import only_class_token
 
 TEMPLATES = ("This is a photo of a {}.",)
 
@@ -305,6 +306,7 @@ def _load(name: str, pretrained: str | None, stamp: tuple, device: torch.device)
     model, tokenizer = _build_drawn() if name == "drawn" else _build(name, config)
     for part in weights:
         load_weights(model, name, part)
+    only_class_token(model.visual)
     try:
         clip = Clip(model, tokenizer, name=name, preprocess=own | preprocess)
     except (TypeError, ValueError, RuntimeError) as error:

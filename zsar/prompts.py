@@ -113,8 +113,8 @@ class TokenPrompt(nn.Module):
         return inputs, kwargs
 
     def after_blocks(self, block: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        """The forward hook of the last block: the picture's own tokens [B, L, W]."""
-        return output[:, :-len(self.tokens)]
+        """The forward hook of the last block: the picture's own tokens [B, L, W], or its class token alone."""
+        return output if output.shape[1] == 1 else output[:, :-len(self.tokens)]
 
 
 def from_authors(tensors: dict[str, Tensor]) -> list[PadPrompt | TokenPrompt]:
