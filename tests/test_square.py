@@ -147,3 +147,17 @@ def test_cw_in_a_word_is_pgd_on_the_margin(classifier, images, right):
     found = attack_from_settings(parse_attack("cw-4@4:1", 1))(classifier, images, right, torch.arange(8))
     assert torch.equal(found, pgd(margin(classifier, right), images, eps=4 / 255, alpha=1 / 255, steps=4))
     assert not torch.equal(found, pgd(cross_entropy(classifier, right), images, eps=4 / 255, alpha=1 / 255, steps=4))
+
+
+@pytest.mark.parametrize("word", ["pgd-4", "pgd-4-worst", "cw-4-worst", "apgd-ce-6", "apgd-t-6", "square-12"])
+def test_the_count_does_not_depend_on_the_batch(word, classifier):
+    """Whoever asks for 1, 7, 64 or 256 images at a time gets the same pixels: the model sees one shape anyway."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        images = torch.rand(256, 3, 16, 16)
+    labels, seeds, attack = classifier(images).argmax(1), torch.arange(256), attack_from_settings(parse_attack(word, 1))
+    whole = attack(classifier, images, labels, seeds)
+    for size in (1, 7, 64):
+        rows = torch.arange(256).split(size)[:4]
+        parts = [attack(classifier, images[part], labels[part], seeds[part]) for part in rows]
+        assert torch.equal(torch.cat(parts), whole[torch.cat(rows)])
