@@ -58,7 +58,7 @@ def check_precision(precision: str, device: torch.device) -> None:
                              "have from 2020 on; use fp32")
     if precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         warnings.warn("precision bf16: this processor has no instructions for it, and fp32 is many times faster",
-                      stacklevel=3)
+                      stacklevel=1)  # one place, so that it is said once
 
 
 @lru_cache(maxsize=2)

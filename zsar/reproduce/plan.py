@@ -122,9 +122,15 @@ def _searched_rates() -> dict[tuple[str, str], float]:
     return {cell: found["rate"] for cell, found in Study().rates.items()}
 
 
+#: What APGD takes of each of nine targets, and Square of 5,000 queries, each of which is half a step: it only looks.
+ENSEMBLE_STEPS = 100 + 9 * 100 + 2500
+
+
 def cost(attack: dict) -> int:
     """The steps that an attack takes with an image, at most; the one look of none."""
-    return attack.get("steps", 1)
+    steps = attack.get("steps", 1)
+    return {"apgd-t": 9 * steps, "square": steps // 2, "ensemble": ENSEMBLE_STEPS,
+            "autoattack": ENSEMBLE_STEPS + 9 * 100}.get(attack["attack"], steps)  # and FAB's targets
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
