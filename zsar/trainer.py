@@ -73,7 +73,8 @@ class Trainer:
 
     Everything random comes from the recipe's seed and the number of the step, so a run that is continued from its
     checkpoint takes the same steps bit for bit on a CPU. Inside ``zsar.distributed.ranks`` the ranks share each batch
-    and come to the update of one rank up to the rounding of its sums; rank 0 validates, writes and calls ``watch``.
+    and held-out images, and come to the update of one rank up to the rounding of its sums; rank 0 writes and calls
+    ``watch``.
     """
 
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
@@ -335,20 +336,42 @@ class Trainer:
 
     def _validate(self) -> None:
         """Look at held-out source images; remember the best weights."""
-        found, weights = distributed.first_alone(self._held_out_accuracy), trainable(self.student)
+        found, weights = self._held_out_accuracy(), trainable(self.student)
         self.history.held_out.append(found)
         if self.recipe.keep == "last" or not self.best or \
                 criterion(self.loss, found) > criterion(self.loss, self.best):
             self.best = found | {"weights": {name: value.detach().clone() for name, value in weights.items()}}
 
     def _held_out_accuracy(self) -> dict:
-        """{step, clean, robust}: accuracies by text in percent, now."""
+        """{step, clean, robust}: accuracies by text in percent, now; of several ranks each looks at its share.
+
+        Raises UnreadableImageError, on all ranks: with ``strict``, or where no image can be read.
+        """
+        rows = distributed.on_each(self._evaluate_share)
+        images = sum(row["images"] for row in rows)
+        if not images:
+            raise UnreadableImageError(next(row["unreadable"] for row in rows if "unreadable" in row))
+        clean, robust = (round(100 * sum(row[f"{kind}_hits"] for row in rows) / images, 4)
+                         for kind in ("clean", "robust"))
+        return {"step": self.history.step, "clean": clean, "robust": robust}
+
+    def _evaluate_share(self) -> dict:
+        """{images, clean_hits, robust_hits} of this rank's held-out images; ``unreadable`` where none can be read."""
+        nothing, share = {"images": 0, "clean_hits": 0, "robust_hits": 0}, distributed.share(len(self.held_out))
+        if not share:
+            return nothing
         eps, kind = self.recipe.eps_255, "pgd" if self.recipe.eps_255 else "none"
         attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
                                        "iterate": "worst"})
-        row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier, workers=self.workers,
-                               strict=self.strict)
-        return {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
+        try:
+            row = evaluate_dataset(self.student, self.held_out.select(np.array(share)), attack,
+                                   classifier=self.classifier, workers=self.workers, strict=self.strict)
+        except UnreadableImageError as error:
+            if self.strict:
+                raise
+            return nothing | {"unreadable": str(error)}  # another rank's may be readable
+        return {"images": row["images"], "clean_hits": row["clean_hits"],
+                "robust_hits": row.get("robust_hits", row["clean_hits"])}
 
     def _save(self) -> None:
         if self.out:
