@@ -98,6 +98,7 @@ def test_methods_that_are_none(word, error, message):
     (["--images", "0"], ZsarError, "--images 0: expected at least 1"),
     (["--training-steps", "0"], ZsarError, "--training-steps 0: expected at least 1"),
     (["--workers", "-1"], ZsarError, "--workers -1"),
+    (["--precision", "fp16"], UnknownNameError, "unknown precision 'fp16'"),
     (["--profile", "fulll"], UnknownNameError, "unknown profile"),
     (["--profile", "full", "--fresh"], ZsarError, "--fresh has no meaning with the profile full"),
 ])
@@ -164,6 +165,20 @@ def test_a_second_run_computes_nothing(world, tmp_path, monkeypatch):
     monkeypatch.setattr("zsar.cells.batches", lambda *args, **kwargs: pytest.fail("it was evaluated before"))
     assert run(*SMALL, *out) == first
     assert "6 cells, 6 done" in run(*SMALL, *out, "--dry-run")
+
+
+@pytest.mark.filterwarnings("ignore:precision bf16")
+def test_a_precision_has_cells_of_its_own(world, tmp_path):
+    words = ("--methods", "clip", "--attacks", "none,pgd-2", "--images", "20", "--datasets", "DrawnPCAM", "--out",
+             str(tmp_path))
+    run(*words, "--precision", "bf16", "--json", str(tmp_path / "rows.json"))
+    assert {header["key"]["precision"] for header in Store(tmp_path).headers()} == {"bf16"}
+    record = json.loads((tmp_path / "rows.json").read_text())["settings"]
+    assert (record["precision"], record["compiled"]) == ("bf16", False)
+    assert "2 cells, 0 done" in run(*words, "--dry-run")
+    run(*words)
+    assert len(Store(tmp_path).headers()) == 4
+    assert "2 cells, 2 done" in run(*words, "--precision", "bf16", "--dry-run")
 
 
 def test_a_dry_run_writes_nothing(world, tmp_path):

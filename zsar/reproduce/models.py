@@ -29,7 +29,7 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
         clip, settings = original, {}
         if method.file:
             clip, settings = _from_file(plan, original, method.file), {"file": Path(method.file).name}
-        return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+        return _subject(plan, clip, method, seed, settings)
     # One rank looks, for another launch may just be writing the file.
     path = distributed.first_alone(lambda: find_adapted(plan, original, method, seed, out))
     if path is None:
@@ -37,7 +37,11 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
     clip, settings = load_adapted(path, original), adapted_header(path)["settings"] | {"protocol": plan.protocol}
     if method.weight < 1:
         clip, settings = interpolate(original, clip, method.weight), settings | {"weight": method.weight}
-    return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+    return _subject(plan, clip, method, seed, settings)
+
+
+def _subject(plan: Plan, clip: Clip, method: Method, seed: int, settings: dict) -> Subject:
+    return Subject(clip, model_digest(clip), method.adaptation, seed, settings, plan.precision, plan.compiled)
 
 
 def _train(plan: Plan, original: Clip, method: Method, seed: int, out: Path, args: argparse.Namespace) -> Path:

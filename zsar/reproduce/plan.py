@@ -83,6 +83,8 @@ class Plan:
     missing: tuple[str, ...]
     training_steps: int | None
     fresh: bool
+    precision: str
+    compiled: bool
 
     @property
     def adaptations(self) -> list[tuple[Method, int]]:
@@ -113,7 +115,8 @@ class Plan:
                 "attacks": [spell_attack(attack) for attack in self.attacks], "seeds": list(self.seeds),
                 "images": {dataset.name: len(dataset) for dataset in self.datasets},
                 "per_class": self.per_class, "protocol": self.protocol, "resolution": "native",
-                "training_steps": self.training_steps, "fresh": self.fresh}
+                "training_steps": self.training_steps, "fresh": self.fresh, "precision": self.precision,
+                "compiled": self.compiled}
 
 
 @cache
@@ -149,7 +152,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     plan = Plan(profile, model, pretrained, args.protocol, args.per_class, tuple(names.values()),
                 tuple(tests.values()), tuple({spell_attack(attack): attack for attack in attacks}.values()),
-                tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh)
+                tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh,
+                args.precision, args.compile)
     for method, seed in plan.adaptations:
         plan.recipe(method, seed)
     return plan
