@@ -15,6 +15,7 @@ import pytest
 from made_up import made_up
 from open_clip.transformer import QuickGELU
 
+from zsar import __main__ as cli
 from zsar import reproduce
 from zsar.cells import Subject, model_digest, task_of
 from zsar.errors import (
@@ -165,6 +166,17 @@ def test_a_second_run_computes_nothing(world, tmp_path, monkeypatch):
     monkeypatch.setattr("zsar.cells.batches", lambda *args, **kwargs: pytest.fail("it was evaluated before"))
     assert run(*SMALL, *out) == first
     assert "6 cells, 6 done" in run(*SMALL, *out, "--dry-run")
+
+
+def test_attacks_without_a_step_size_fill_tables_and_reports(world, tmp_path, capsys):
+    text = run(*SMALL[:4], "--attacks", "none,apgd-ce-5,apgd-ce-5@8,square-20", "--images", "20", "--datasets",
+               "DrawnPCAM", "--out", str(tmp_path))
+    assert "APGD-CE, 5 steps, L_inf, eps 4/255" in text and "Square, 20 queries, L_inf, eps 4/255" in text
+    assert len(Store(tmp_path).headers()) == 3 * 4
+    assert cli.main(["results", "show", str(tmp_path), "--attack", "square-20@4"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[:3] for row in rows] == [[name, "DrawnPCAM", "square-20@4"] for name in (
+        "clip", "tecoa:finetune", "tecoa:finetune@0.5")]
 
 
 @pytest.mark.filterwarnings("ignore:precision bf16")

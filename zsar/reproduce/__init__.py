@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from zsar import distributed
+from zsar.attacks import ATTACKS
 from zsar.clip import load_clip
 from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments, add_speed_arguments
@@ -29,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(W of the way from the original), NAME=FILE of weights (default: the profile's eight)")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, or places of your own (default: the profile's); what is missing is left out")
-    parser.add_argument("--attacks", metavar="NAME,...", help="none, fgsm, pgd-STEPS[-worst][@EPS[:ALPHA]] in grey "
-                        "levels, such as none,pgd-20,pgd-100@1:1 (default: the profile's)")
+    parser.add_argument("--attacks", metavar="NAME,...", help=f"{', '.join(ATTACKS)}: each as "
+                        "NAME[-STEPS][-worst][@EPS[:ALPHA]] in grey levels, such as none,pgd-20,pgd-100@1:1,"
+                        "apgd-ce-100@1 (default: the profile's)")
     add_speed_arguments(parser)
     parser.add_argument("--seeds", metavar="N,...", help="of adaptations and random starts (default: 0)")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")

@@ -125,11 +125,6 @@ def _searched_rates() -> dict[tuple[str, str], float]:
     return {cell: found["rate"] for cell, found in Study().rates.items()}
 
 
-def cost(attack: dict) -> int:
-    """The steps that an attack takes with an image, at most; the one look of none."""
-    return attack.get("steps", 1)
-
-
 def make_plan(args: argparse.Namespace) -> Plan:
     """The plan of a command line. Raises ZsarError for what cannot be meant, or is not there."""
     profile = get_profile(args.profile)
