@@ -147,6 +147,18 @@ def test_strict_and_all_unreadable_raise_and_leave_no_cell(subject, tmp_path):
     assert not Store(tmp_path / "b").headers()
 
 
+def test_strict_holds_for_cells_that_are_there_and_keeps_them(subject, tmp_path):
+    dataset, store = made_up(33), Store(tmp_path)
+    evaluate_cells(subject, with_broken(dataset, {3, 15}), ATTACKS, store)
+    evaluate_cells(subject, with_broken(made_up(20), set()), ATTACKS, store, strict=True)
+    for broken in ({3, 15}, {15}):
+        with pytest.raises(UnreadableImageError, match=f"train-{min(broken)}"):
+            evaluate_cells(subject, with_broken(dataset, broken), ATTACKS, store, strict=True)
+    assert len(store.headers()) == 2 * len(ATTACKS)
+    evaluate_cells(subject, dataset, ATTACKS, store, strict=True)
+    assert all(header["unreadable"] == 0 for header in store.headers())
+
+
 def test_images_that_were_mended_are_evaluated(subject, tmp_path):
     dataset, store = made_up(33), Store(tmp_path)
     for broken, images in (({3, 15}, 31), ({3, 15}, 31), ({3}, 32), (set(), 33)):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,32 @@ def test_preprocessing_and_activation_are_part_of_a_model(tiny_clip):
         change(others[-1])
     assert len({model_digest(clip) for clip in (tiny_clip, *others)}) == 4
     assert model_digest(tiny_clip) == tiny_clip.digest == others[0].digest
+
+
+def test_the_source_is_listed_once(monkeypatch):
+    listed = []
+    monkeypatch.setattr(plan, "load_all", lambda names, *rest: (list(map(named, names)), []))
+    monkeypatch.setattr(plan, "load_dataset", lambda *what: listed.append(what) or made_up(1100))
+    whole = plan.make_plan(parse("--profile", "full", "--datasets", "CIFAR10", "--root", "here"))
+    for method, seed in whole.adaptations:
+        train, held_out = models.training_images(whole, whole.recipe(method, seed))
+        assert (len(train), len(held_out)) == (100, 1000)
+    assert listed == [("ImageNet", "train", "here", "tecoa16")] and len(whole.adaptations) > 1
+
+
+def test_what_was_trained_afresh_comes_before_what_was_shipped(world, tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "adapted_header", lambda path: {"settings": shipped} if path.exists() else None)
+    whole, afresh = (plan.make_plan(parse("--methods", "tecoa:finetune", *words)) for words in ([], ["--fresh"]))
+    (method, seed), = whole.adaptations
+    shipped = asdict(whole.recipe(method, seed)) | {"original": tiny_clip.digest}
+    ours, = {models.adapted_folder(one, tiny_clip, method, seed, tmp_path) for one in (whole, afresh)}
+    found = models.find_adapted(whole, tiny_clip, method, seed, tmp_path)
+    assert found.parent.name == "adapted" and tmp_path not in found.parents
+    assert models.find_adapted(afresh, tiny_clip, method, seed, tmp_path) is None
+    ours.mkdir(parents=True)
+    (ours / ADAPTED).write_bytes(b"")
+    for one in (whole, afresh):
+        assert models.find_adapted(one, tiny_clip, method, seed, tmp_path) == ours / ADAPTED
 
 
 # a run

@@ -79,7 +79,7 @@ def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[di
     task = task_of(dataset)
     store.add_task(task)
     clip, cells = subject.clip, {subject.key(task, attack): attack for attack in attacks}
-    missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store)}
+    missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store, strict)}
     if not missing:
         return
     for key in missing:
@@ -130,24 +130,30 @@ def _unit(rows: torch.Tensor, batch: Batch, found: Answers | None, ids: Sequence
     return Unit(int(rows[0]), predictions, {ids[row]: why for row, why in batch.unreadable.items()}, run)
 
 
-def _found(key: Key, dataset: ImageDataset, store: Store) -> bool:
-    """Whether a cell is there, and holds all that can be read today: images may have been mended since."""
+def _found(key: Key, dataset: ImageDataset, store: Store, strict: bool) -> bool:
+    """Whether a cell is there, and holds all that can be read today: images may have been mended since.
+
+    Raises UnreadableImageError, with ``strict``, where it lacks an image that cannot be read.
+    """
     cell = store.find(key)
     if not cell or not cell.unreadable:
         return cell is not None
     rows = [row for row, name in enumerate(dataset.ids) if name in cell.unreadable]
-    if all(_is_unreadable(dataset, row) for row in rows):
-        return True
-    store.drop(key)
-    return False
+    faults = [fault for row in rows if (fault := _fault(dataset, row))]
+    if faults and strict:
+        raise UnreadableImageError(faults[0])
+    if len(faults) < len(rows):
+        store.drop(key)
+    return len(faults) == len(rows)
 
 
-def _is_unreadable(dataset: ImageDataset, row: int) -> bool:
+def _fault(dataset: ImageDataset, row: int) -> str:
+    """Why the image of a row cannot be read; empty where it can."""
     try:
         dataset.read(np.array([row]))
-    except UnreadableImageError:
-        return True
-    return False
+    except UnreadableImageError as error:
+        return str(error)
+    return ""
 
 
 def _complete(key: Key, units: Sequence[Unit], about: dict, store: Store) -> None:

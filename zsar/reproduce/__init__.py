@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
     parser.add_argument("--training-steps", type=int, metavar="N", help="updates of every adaptation (default: the "
                         "recipe's)")
-    parser.add_argument("--fresh", action="store_true", help="train anew what comes with the package")
+    parser.add_argument("--fresh", action="store_true", help="train anew what comes with the package; later "
+                        "runs into the same folder use that")
     parser.add_argument("--out", metavar="DIR", help="folder of the store, adaptations and report (default: "
                         "reproduction-PROFILE); what is there is not computed again")
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and stop")

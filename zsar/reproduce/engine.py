@@ -147,5 +147,5 @@ def check_trainable(inventory: Inventory, original: Clip, args: argparse.Namespa
         recipe = plan.recipe(method, seed)
         make_student(original, method.method, pad=recipe.pad, tokens=recipe.tokens)
         if source is None:
-            source = training_images(plan, recipe, args)[0]
+            source = training_images(plan, recipe)[0]
             check_source(source, recipe, 0)

@@ -3,11 +3,11 @@
 import argparse
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from zsar.attacks import parse_attack, spell_attack
-from zsar.datasets import ImageDataset
+from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import AdaptationError, ZsarError, unknown_name
 from zsar.evaluate import check_workers, dataset_list, load_all
 from zsar.grid import Cell
@@ -85,6 +85,12 @@ class Plan:
     fresh: bool
     precision: str
     compiled: bool
+    root: str | None
+
+    @cached_property
+    def source(self) -> ImageDataset:
+        """The training images of the profile's source, listed once for all methods. Raises DatasetError."""
+        return load_dataset(self.profile.source, "train", self.root, self.protocol)
 
     @property
     def adaptations(self) -> list[tuple[Method, int]]:
@@ -148,7 +154,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     plan = Plan(profile, model, pretrained, args.protocol, args.per_class, tuple(names.values()),
                 tuple(tests.values()), tuple({spell_attack(attack): attack for attack in attacks}.values()),
                 tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh,
-                args.precision, args.compile)
+                args.precision, args.compile, args.root)
     for method, seed in plan.adaptations:
         plan.recipe(method, seed)
     return plan
