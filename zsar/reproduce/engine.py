@@ -12,11 +12,11 @@ from zsar.cells import evaluate_cells, task_of
 from zsar.clip import Clip
 from zsar.errors import DivergenceError, UnreadableImageError
 from zsar.evaluate import Answers, Room
+from zsar.inputs import check_source
 from zsar.methods import make_student
 from zsar.reproduce.models import find_adapted, get_subject, training_images
 from zsar.reproduce.plan import Plan
 from zsar.results import Key, Store
-from zsar.trainer import check_source
 
 #: What an update costs beside a step of its attack, which needs no gradients of weights: forward and twice backward.
 UPDATE = 1.5
