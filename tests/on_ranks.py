@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,19 +50,34 @@ CASES = {
 }
 
 
-def pictures(unreadable=(), n: int = 60) -> ImageDataset:
-    """Made-up pictures, of whose training images these rows cannot be read."""
-    source = made_up(n)
-    kept = np.sort(np.random.RandomState(0).permutation(n)[RECIPE.held_out:])  # as hold_out keeps them
-    broken, read = set(kept[list(unreadable)].tolist()), source._read
+#: Held-out images, and rows of them that cannot be read: ranks with several each, one that has none, and one that can
+#: read none of its own.
+HELD_OUT = {"shared": (13, ()), "one": (1, ()), "unreadable": (13, range(6)), "one is readable": (13, range(12))}
 
-    def reader(rows):
-        if hit := broken & set(rows.tolist()):
+
+def broken(source: ImageDataset, rows: Iterable[int]) -> ImageDataset:
+    """The same images, of which these rows cannot be read."""
+    rows, read = set(rows), source._read
+
+    def reader(wanted):
+        if hit := rows & set(wanted.tolist()):
             raise UnreadableImageError(f"cannot read the image train-{min(hit)}")
-        return read(rows)
+        return read(wanted)
 
     return ImageDataset(source.name, source.split, source.classnames, source.templates, source.labels, source.ids,
                         reader)
+
+
+def pictures(unreadable=(), n: int = 60) -> ImageDataset:
+    """Made-up pictures, of whose training images these rows cannot be read."""
+    kept = np.sort(np.random.RandomState(0).permutation(n)[RECIPE.held_out:])  # as hold_out keeps them
+    return broken(made_up(n), kept[list(unreadable)].tolist())
+
+
+def looker(clip, n: int, unreadable: Iterable[int], strict: bool = False) -> Trainer:
+    """What looks at n held-out images, of which these rows cannot be read."""
+    return Trainer(clip, pictures(), "tecoa", "pad", replace(RECIPE, eps_255=24), strict=strict,
+                   held_out=broken(made_up(n), unreadable))
 
 
 def update(clip, case: tuple) -> dict:
@@ -160,15 +175,31 @@ def check_what_is_loaded(clip) -> None:
 
 
 def check_who_writes(clip, folder: Path) -> None:
-    """Rank 0 alone validates, is watched and writes; all return the same, when the files are there."""
+    """Rank 0 alone is watched and writes; all return the same, when the files are there."""
     seen = []
     if distributed.rank():
-        trainer.evaluate_dataset = trainer.write_checkpoint = trainer.save_adapted = None
+        trainer.write_checkpoint = trainer.save_adapted = None
     adapted = adapt(clip, pictures(), recipe=RECIPE, out=folder, watch=lambda history: seen.append(history.step))
     assert seen == ([] if distributed.rank() else [2])
     assert load_adapted(folder / "adapted.safetensors", clip).digest == adapted.clip.digest
     found = distributed.gather((adapted.clip.digest, adapted.step, adapted.history.held_out, adapted.history.losses))
     assert all(other == found[0] for other in found)
+
+
+def check_who_looks(clip) -> None:
+    """Each rank looks at its share of the held-out images, and where that is none at nothing."""
+    plain, seen = trainer.evaluate_dataset, []
+    for n in (13, 1):
+        run = looker(clip, n, ())
+        trainer.evaluate_dataset = lambda model, part, *args, **how: seen.append(part.ids) or plain(model, part, *args,
+                                                                                                    **how)
+        run._validate()
+        trainer.evaluate_dataset = plain
+        mine = distributed.share(n)
+        assert seen == [[f"train-{row}" for row in mine]] * bool(mine)
+        seen.clear()
+    for rows, strict, message in ((range(13), False, "none of the "), ([12], True, "cannot read the image train-12")):
+        assert error_of(UnreadableImageError, looker(clip, 13, rows, strict)._validate).startswith(message)
 
 
 def check_a_head_that_is_fitted(clip) -> None:
@@ -238,6 +269,7 @@ def check_errors(clip, folder: Path) -> None:
 def write_updates(clip, cases: dict[str, tuple], folder: Path) -> None:
     """Rank 0's updates, for the parent."""
     found = {name: update(clip, case) for name, case in cases.items()}
+    found |= {f"held out, {name}": looker(clip, *case)._held_out_accuracy() for name, case in HELD_OUT.items()}
     if distributed.rank() == 0:
         torch.save(found, folder / "updates.pt")
 
@@ -260,6 +292,7 @@ def main(folder: Path, what: str = "") -> None:
     with distributed.ranks(), distributed.ranks():
         check_claims()
         check_what_is_loaded(clip)
+        check_who_looks(clip)
         check_a_head_that_is_fitted(clip)
         check_stops(clip, folder / "stops")
         check_errors(clip, folder / "errors")

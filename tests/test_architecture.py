@@ -17,7 +17,7 @@ ORDER = (
     {"attacks"},
     {"losses", "recipes"},
     {"evaluate", "study"},
-    {"cells"},
+    {"cells", "inputs"},
     {"trainer"},
     {"adapt"},
     {"figures", "widgets"},

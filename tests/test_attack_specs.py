@@ -2,7 +2,7 @@
 
 import pytest
 
-from zsar.attacks import attack_from_settings, attack_settings, parse_attack, spell_attack
+from zsar.attacks import attack_from_settings, attack_settings, most_steps, parse_attack, spell_attack
 from zsar.errors import AttackSettingsError, UnknownNameError
 
 
@@ -28,6 +28,13 @@ def test_words_and_settings(word, whole, some):
 def test_numbers_survive_their_spelling():
     settings = attack_settings("pgd", 1 / 3, steps=5)
     assert parse_attack(spell_attack(settings), 1) == settings
+
+
+@pytest.mark.parametrize(("word", "steps"), [
+    ("none", 1), ("fgsm", 1), ("pgd-20", 20), ("apgd-ce-7", 7), ("apgd-t-5", 45), ("square-30", 30),
+    ("ensemble", 100 + 900 + 5000), ("autoattack", 100 + 900 + 900 + 5000)])
+def test_the_most_steps_of_an_attack(word, steps):
+    assert most_steps(parse_attack(word, 4)) == steps
 
 
 @pytest.mark.parametrize(("word", "error", "message"), [

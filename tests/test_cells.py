@@ -1,5 +1,7 @@
 """Filling cells: the answers of a plain loop, whatever is interrupted, shared or short of memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from zsar.datasets import ImageDataset
 from zsar.errors import OutputError, UnreadableImageError, ZsarError
 from zsar.evaluate import Room, answer, predict
 from zsar.evaluate.accuracy import is_out_of_memory
+from zsar.fast import fast
 from zsar.results import Store
 
 ATTACKS = [parse_attack(word, 8) for word in ("none", "pgd-3", "pgd-4-worst")]
@@ -30,13 +33,14 @@ def small_units(monkeypatch):
     monkeypatch.setitem(evaluate.TOGETHER, "cpu", 2)
 
 
-def plain(clip, dataset, attack, seed=3) -> np.ndarray:
+def plain(clip, dataset, attack, seed=3, precision="fp32") -> np.ndarray:
     """All images at once."""
-    classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
+    exact = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
+    classifier = fast(exact, precision)
     (images, labels), run = dataset.stack(), attack_from_settings(attack)
     if run:
         images = run(classifier, images, labels, image_seeds(dataset.ids, seed))
-    return predict(classifier, images).numpy()
+    return predict(exact, images).numpy()
 
 
 def found(store, subject, dataset) -> list[np.ndarray]:
@@ -52,6 +56,21 @@ def test_cells_hold_what_a_plain_loop_answers(subject, tmp_path):
     assert not list((tmp_path / "units").glob("*/*"))
     about = store.headers()[0]["about"]["attack"]
     assert about in ATTACKS
+
+
+@pytest.mark.filterwarnings("ignore:precision bf16")
+def test_gradients_in_another_precision_and_answers_in_fp32(subject, tmp_path, monkeypatch):
+    dataset, store, asked = made_up(33), Store(tmp_path), []
+    half = replace(subject, precision="bf16", compiled=True)
+    evaluate_cells(subject, dataset, ATTACKS, store)
+    monkeypatch.setattr(cells, "fast", lambda exact, *how: asked.append(how) or fast(exact, how[0]))
+    evaluate_cells(half, dataset, ATTACKS, store)
+    assert asked == [("bf16", True)] and len(store.headers()) == 2 * len(ATTACKS)
+    for attack, full, lower in zip(ATTACKS, found(store, subject, dataset), found(store, half, dataset), strict=True):
+        np.testing.assert_array_equal(full, plain(subject.clip, dataset, attack))
+        np.testing.assert_array_equal(lower, plain(subject.clip, dataset, attack, precision="bf16"))
+    assert {header["key"]["precision"]: header["run"].get("compiled") for header in store.headers()} == {
+        "fp32": None, "bf16": "yes"}
 
 
 def test_what_is_there_is_not_computed_again(subject, tmp_path, monkeypatch):
@@ -126,6 +145,18 @@ def test_strict_and_all_unreadable_raise_and_leave_no_cell(subject, tmp_path):
     with pytest.raises(UnreadableImageError, match="none of the images of made-up can be read"):
         evaluate_cells(subject, with_broken(dataset, set(range(13))), ATTACKS, Store(tmp_path / "b"))
     assert not Store(tmp_path / "b").headers()
+
+
+def test_strict_holds_for_cells_that_are_there_and_keeps_them(subject, tmp_path):
+    dataset, store = made_up(33), Store(tmp_path)
+    evaluate_cells(subject, with_broken(dataset, {3, 15}), ATTACKS, store)
+    evaluate_cells(subject, with_broken(made_up(20), set()), ATTACKS, store, strict=True)
+    for broken in ({3, 15}, {15}):
+        with pytest.raises(UnreadableImageError, match=f"train-{min(broken)}"):
+            evaluate_cells(subject, with_broken(dataset, broken), ATTACKS, store, strict=True)
+    assert len(store.headers()) == 2 * len(ATTACKS)
+    evaluate_cells(subject, dataset, ATTACKS, store, strict=True)
+    assert all(header["unreadable"] == 0 for header in store.headers())
 
 
 def test_images_that_were_mended_are_evaluated(subject, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from made_up import made_up
-from on_ranks import CASES, LONGER, RECIPE, update
+from on_ranks import CASES, HELD_OUT, LONGER, RECIPE, looker, update
 from safetensors.torch import load_file
 
 from zsar import distributed
@@ -69,6 +69,16 @@ def compare(one: dict, many: dict) -> None:
     assert (ours - expected).norm() < ROUNDING * expected.norm()
     assert [step for step, _ in many["losses"]] == [step for step, _ in one["losses"]]
     assert [loss for _, loss in many["losses"]] == pytest.approx([loss for _, loss in one["losses"]], rel=ROUNDING)
+
+
+@pytest.mark.parametrize("case", HELD_OUT)
+def test_ranks_find_the_held_out_accuracy_of_one(case, on_ranks, tiny_clip, monkeypatch):
+    monkeypatch.setitem(MICRO_BATCH, "cpu", 6)
+    trainer = looker(tiny_clip, *HELD_OUT[case])
+    one = trainer._held_out_accuracy()
+    assert on_ranks[f"held out, {case}"] == one
+    if case == "shared":
+        assert 0 < one["robust"] < one["clean"] < 100  # which images are right does matter
 
 
 # one process

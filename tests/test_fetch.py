@@ -267,6 +267,14 @@ def test_a_mismatch_is_kept_aside_and_not_used(server, tmp_path, known):
     assert contents(tmp_path) == {"data.bin.mismatch": DATA}
 
 
+def test_a_second_mismatch_leaves_the_first(server, tmp_path):
+    for there in (b"one", b"two", b"two", b"three"):
+        (tmp_path / "data.bin").write_bytes(there)
+        get(source_of(server, md5=MD5, size=len(DATA)), tmp_path)
+    assert contents(tmp_path) == {"data.bin": DATA, "data.bin.mismatch": b"one", "data.bin.2.mismatch": b"two",
+                                  "data.bin.3.mismatch": b"three"}
+
+
 def test_a_mismatch_with_a_figure_that_nobody_checked_says_so(server, tmp_path):
     source = source_of(server, size=3)
     unverified = Source(source.kind, source.address, source.size, source.files, source.steps, verified=False)

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from made_up import made_up
 from open_clip.transformer import QuickGELU
 
+from zsar import __main__ as cli
 from zsar import reproduce
 from zsar.cells import Subject, model_digest, task_of
 from zsar.errors import (
@@ -98,6 +100,7 @@ def test_methods_that_are_none(word, error, message):
     (["--images", "0"], ZsarError, "--images 0: expected at least 1"),
     (["--training-steps", "0"], ZsarError, "--training-steps 0: expected at least 1"),
     (["--workers", "-1"], ZsarError, "--workers -1"),
+    (["--precision", "fp16"], UnknownNameError, "unknown precision 'fp16'"),
     (["--profile", "fulll"], UnknownNameError, "unknown profile"),
     (["--profile", "full", "--fresh"], ZsarError, "--fresh has no meaning with the profile full"),
 ])
@@ -139,6 +142,32 @@ def test_preprocessing_and_activation_are_part_of_a_model(tiny_clip):
     assert model_digest(tiny_clip) == tiny_clip.digest == others[0].digest
 
 
+def test_the_source_is_listed_once(monkeypatch):
+    listed = []
+    monkeypatch.setattr(plan, "load_all", lambda names, *rest: (list(map(named, names)), []))
+    monkeypatch.setattr(plan, "load_dataset", lambda *what: listed.append(what) or made_up(1100))
+    whole = plan.make_plan(parse("--profile", "full", "--datasets", "CIFAR10", "--root", "here"))
+    for method, seed in whole.adaptations:
+        train, held_out = models.training_images(whole, whole.recipe(method, seed))
+        assert (len(train), len(held_out)) == (100, 1000)
+    assert listed == [("ImageNet", "train", "here", "tecoa16")] and len(whole.adaptations) > 1
+
+
+def test_what_was_trained_afresh_comes_before_what_was_shipped(world, tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "adapted_header", lambda path: {"settings": shipped} if path.exists() else None)
+    whole, afresh = (plan.make_plan(parse("--methods", "tecoa:finetune", *words)) for words in ([], ["--fresh"]))
+    (method, seed), = whole.adaptations
+    shipped = asdict(whole.recipe(method, seed)) | {"original": tiny_clip.digest}
+    ours, = {models.adapted_folder(one, tiny_clip, method, seed, tmp_path) for one in (whole, afresh)}
+    found = models.find_adapted(whole, tiny_clip, method, seed, tmp_path)
+    assert found.parent.name == "adapted" and tmp_path not in found.parents
+    assert models.find_adapted(afresh, tiny_clip, method, seed, tmp_path) is None
+    ours.mkdir(parents=True)
+    (ours / ADAPTED).write_bytes(b"")
+    for one in (whole, afresh):
+        assert models.find_adapted(one, tiny_clip, method, seed, tmp_path) == ours / ADAPTED
+
+
 # a run
 
 def test_the_table_and_its_rows(world, tmp_path):
@@ -164,6 +193,31 @@ def test_a_second_run_computes_nothing(world, tmp_path, monkeypatch):
     monkeypatch.setattr("zsar.cells.batches", lambda *args, **kwargs: pytest.fail("it was evaluated before"))
     assert run(*SMALL, *out) == first
     assert "6 cells, 6 done" in run(*SMALL, *out, "--dry-run")
+
+
+def test_attacks_without_a_step_size_fill_tables_and_reports(world, tmp_path, capsys):
+    text = run(*SMALL[:4], "--attacks", "none,apgd-ce-5,apgd-ce-5@8,square-20", "--images", "20", "--datasets",
+               "DrawnPCAM", "--out", str(tmp_path))
+    assert "APGD-CE, 5 steps, L_inf, eps 4/255" in text and "Square, 20 queries, L_inf, eps 4/255" in text
+    assert len(Store(tmp_path).headers()) == 3 * 4
+    assert cli.main(["results", "show", str(tmp_path), "--attack", "square-20@4"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[:3] for row in rows] == [[name, "DrawnPCAM", "square-20@4"] for name in (
+        "clip", "tecoa:finetune", "tecoa:finetune@0.5")]
+
+
+@pytest.mark.filterwarnings("ignore:precision bf16")
+def test_a_precision_has_cells_of_its_own(world, tmp_path):
+    words = ("--methods", "clip", "--attacks", "none,pgd-2", "--images", "20", "--datasets", "DrawnPCAM", "--out",
+             str(tmp_path))
+    run(*words, "--precision", "bf16", "--json", str(tmp_path / "rows.json"))
+    assert {header["key"]["precision"] for header in Store(tmp_path).headers()} == {"bf16"}
+    record = json.loads((tmp_path / "rows.json").read_text())["settings"]
+    assert (record["precision"], record["compiled"]) == ("bf16", False)
+    assert "2 cells, 0 done" in run(*words, "--dry-run")
+    run(*words)
+    assert len(Store(tmp_path).headers()) == 4
+    assert "2 cells, 2 done" in run(*words, "--precision", "bf16", "--dry-run")
 
 
 def test_a_dry_run_writes_nothing(world, tmp_path):

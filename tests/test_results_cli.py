@@ -55,6 +55,32 @@ def words_of(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
+@pytest.fixture
+def many_attacks(store) -> Store:
+    """Both methods under attacks that have no step size, no iterate, and some no steps."""
+    for attack in ("apgd-ce-100@4", "apgd-ce-100@8", "apgd-t-100@4", "square-5000@4", "ensemble@4"):
+        for method, right in (("clip", 1), ("tecoa:finetune", 3)):
+            put(store, TASK, method, attack, first(right))
+    return store
+
+
+@pytest.mark.parametrize("words", [
+    ("show", "STORE"), ("show", "STORE", "--attack", "ensemble@4"), ("report", "STORE"),
+    ("compare", "tecoa:finetune", "clip", "--store", "STORE"),
+    *(("export", "STORE", form) for form in ("csv", "json", "latex", "markdown"))])
+def test_attacks_of_every_kind_are_told(many_attacks, capsys, words):
+    text = output(capsys, *(many_attacks.folder if word == "STORE" else word for word in words))
+    if words[0] == "report":
+        text = (many_attacks.folder / "report.html").read_text()
+        assert "Mean accuracy against eps, apgd-ce-100, with" in text
+    assert "ensemble" in text
+    if words[-1] in ("csv", "json"):
+        rows = json.loads(text)["rows"] if words[-1] == "json" else list(csv.DictReader(io.StringIO(text)))
+        row = next(row for row in rows if row["attack"] == "square-5000@4" and row["method"] == "clip")
+        assert [float(row[name]) for name in ("eps_255", "steps", "accuracy")] == [4, 5000, 10]
+        assert not row["alpha_255"] and not row["iterate"]
+
+
 # show
 
 def test_rows_stand_in_the_order_of_the_paper(store, capsys):

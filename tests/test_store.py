@@ -109,6 +109,10 @@ def test_a_damaged_cell_is_put_aside_and_said(store, damage):
     assert not path.exists() and path.with_name(path.name + ".damaged").exists()
     store.write(cell())
     assert store.find(KEY) is not None
+    path.write_bytes(b"damaged in another way")
+    with pytest.warns(UserWarning, match=r"it is kept as .*\.json\.2\.damaged and computed again"):
+        assert store.find(KEY) is None
+    assert path.with_name(path.name + ".damaged").exists() and not store.headers()
 
 
 def test_a_changed_task_is_noticed(store):

@@ -296,8 +296,8 @@ def test_given_held_out_images_leave_the_source_whole(tiny_clip, source):
 
 @pytest.mark.parametrize(("loss", "keep", "kept"), [("tecoa", "best", 4), ("clean", "best", 6), ("tecoa", "last", 9)])
 def test_the_kept_weights(loss, keep, kept, tiny_clip, source, monkeypatch):
-    looks = iter([{"clean": 50, "robust": 10}, {"clean": 60, "robust": 30}, {"clean": 90, "robust": 20},
-                  {"clean": 60, "robust": 30}, {"clean": 60, "robust": 30}])
+    looks = iter([{"images": 100, "clean_hits": clean, "robust_hits": robust}
+                  for clean, robust in ((50, 10), (60, 30), (90, 20), (60, 30), (60, 30))])
     snapshots = {}
 
     def look(clip, *args, **how):

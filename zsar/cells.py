@@ -14,10 +14,11 @@ from zsar.datasets import Batch, ImageDataset, batches
 from zsar.datasets.loading import default_workers
 from zsar.errors import UnreadableImageError
 from zsar.evaluate import Answers, Room, answer, unit_rows
+from zsar.fast import FastClassifier, fast
 from zsar.results import Key, Store, Task, Unit, machine
 from zsar.results.cell import UNREADABLE, digest_of
 
-PRECISION = "fp32"
+PRECISION = "fp32"  # of gradients, where nothing else is asked for; answers have no other
 #: Told of every unit that was computed: its attack, its images, and the answers (None where no image could be read).
 Progress = Callable[[dict, int, Answers | None], None]
 
@@ -47,6 +48,9 @@ def model_digest(clip: Clip) -> str:
 class Subject:
     """A model that is tested: its digest, what it is called (``none`` or ``LOSS:METHOD``), its seed, and how it came
     about (``settings`` of the adaptation, which every cell carries).
+
+    Attacks take its gradients in ``precision``, from a ``compiled`` tower where asked (``zsar.fast``). A precision has
+    cells of its own, also for no attack; a compiled tower, which differs by rounding, has not.
     """
 
     clip: Clip
@@ -54,15 +58,13 @@ class Subject:
     adaptation: str
     seed: int
     settings: dict
+    precision: str = PRECISION
+    compiled: bool = False
 
     def key(self, task: Task, attack: dict) -> Key:
         """The key of a cell; ``attack``: settings of ``zsar.attacks``."""
-        return key_of(self.digest, self.adaptation, self.seed, task, attack)
-
-
-def key_of(digest: str, adaptation: str, seed: int, task: Task, attack: dict) -> Key:
-    """The key of a cell; ``digest`` is that of the model, ``attack`` the settings of ``zsar.attacks``."""
-    return Key(digest, adaptation, task.dataset, task.split, task.digest, spell_attack(attack), PRECISION, seed)
+        return Key(self.digest, self.adaptation, task.dataset, task.split, task.digest, spell_attack(attack),
+                   self.precision, self.seed)
 
 
 def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[dict], store: Store, *,
@@ -77,20 +79,22 @@ def evaluate_cells(subject: Subject, dataset: ImageDataset, attacks: Sequence[di
     task = task_of(dataset)
     store.add_task(task)
     clip, cells = subject.clip, {subject.key(task, attack): attack for attack in attacks}
-    missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store)}
+    missing = {key: attack for key, attack in cells.items() if not _found(key, dataset, store, strict)}
     if not missing:
         return
     for key in missing:
         store.all_units(key)  # for its look at what is there: parts that were damaged are computed again
     units, room = unit_rows(len(dataset), clip.device), room or Room(clip.device)
-    classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
+    exact = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
+    classifier = fast(exact, subject.precision, subject.compiled)
     seeds = image_seeds(dataset.ids, subject.seed)
     made = {"model": f"{clip.name} ({subject.digest[:12]})", **machine(clip.device.type)}
+    made |= {"compiled": "yes"} if subject.compiled else {}
 
     def lacking(rows: torch.Tensor) -> dict[Key, dict]:
         return {key: attack for key, attack in missing.items() if not store.has_unit(key, int(rows[0]), len(rows))}
 
-    work = f"{subject.adaptation} {subject.digest} {subject.seed} {task.digest}"
+    work = f"{subject.adaptation} {subject.digest} {subject.precision} {subject.seed} {task.digest}"
     mine = (units[i] for i in distributed.claim(work, len(units)))
     for batch in batches(dataset, filter(lacking, mine), clip.device, strict=strict,
                          workers=_workers(workers, dataset, clip, len(units))):
@@ -111,7 +115,7 @@ def _workers(asked_for: int | None, dataset: ImageDataset, clip: Clip, units: in
     return min(default_workers(dataset, clip.device), max(1, units // distributed.world_size()))
 
 
-def _answers(classifier: ZeroShotClassifier, attack: dict, batch: Batch, seeds: torch.Tensor,
+def _answers(classifier: ZeroShotClassifier | FastClassifier, attack: dict, batch: Batch, seeds: torch.Tensor,
              room: Room) -> Answers | None:
     if not len(batch.rows):
         return None
@@ -126,24 +130,30 @@ def _unit(rows: torch.Tensor, batch: Batch, found: Answers | None, ids: Sequence
     return Unit(int(rows[0]), predictions, {ids[row]: why for row, why in batch.unreadable.items()}, run)
 
 
-def _found(key: Key, dataset: ImageDataset, store: Store) -> bool:
-    """Whether a cell is there, and holds all that can be read today: images may have been mended since."""
+def _found(key: Key, dataset: ImageDataset, store: Store, strict: bool) -> bool:
+    """Whether a cell is there, and holds all that can be read today: images may have been mended since.
+
+    Raises UnreadableImageError, with ``strict``, where it lacks an image that cannot be read.
+    """
     cell = store.find(key)
     if not cell or not cell.unreadable:
         return cell is not None
     rows = [row for row, name in enumerate(dataset.ids) if name in cell.unreadable]
-    if all(_is_unreadable(dataset, row) for row in rows):
-        return True
-    store.drop(key)
-    return False
+    faults = [fault for row in rows if (fault := _fault(dataset, row))]
+    if faults and strict:
+        raise UnreadableImageError(faults[0])
+    if len(faults) < len(rows):
+        store.drop(key)
+    return len(faults) == len(rows)
 
 
-def _is_unreadable(dataset: ImageDataset, row: int) -> bool:
+def _fault(dataset: ImageDataset, row: int) -> str:
+    """Why the image of a row cannot be read; empty where it can."""
     try:
         dataset.read(np.array([row]))
-    except UnreadableImageError:
-        return True
-    return False
+    except UnreadableImageError as error:
+        return str(error)
+    return ""
 
 
 def _complete(key: Key, units: Sequence[Unit], about: dict, store: Store) -> None:

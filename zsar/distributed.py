@@ -147,6 +147,23 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def on_each(work: Callable[[], T]) -> list[T]:
+    """What ``work()`` returns on every rank, in their order, on every rank; or the ZsarError that the first of them
+    raises, on all: none waits for one that has failed.
+    """
+    if world_size() == 1:
+        return [work()]
+    try:
+        outcome: T | ZsarError = work()
+    except ZsarError as error:
+        outcome = error
+    outcomes = gather(outcome)
+    for found in outcomes:
+        if isinstance(found, ZsarError):
+            raise found
+    return outcomes
+
+
 def first_alone(work: Callable[[], T]) -> T:
     """On every rank what ``work()`` returns, or the ZsarError that it raises; rank 0 does it, and the others wait."""
     if world_size() == 1:

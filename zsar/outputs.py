@@ -1,8 +1,10 @@
 """Writing results: the place is tried before long work starts, and a file is complete or not there."""
 
+import filecmp
 import json
 import os
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 from zsar.errors import OutputError
@@ -40,6 +42,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path} ({error.strerror})") from error
+
+
+def put_aside(path: Path, name: str, ending: str) -> Path:
+    """Rename a file to ``name`` and ``ending``, so that nothing takes it for what it should be; its new path.
+
+    Where another file lies there that is not the same, the new one has a number: ``name.2.ending``. Raises OSError.
+    """
+    names = chain([f"{name}{ending}"], (f"{name}.{number}{ending}" for number in count(2)))
+    return path.replace(next(place for place in map(path.with_name, names)
+                             if not place.exists() or filecmp.cmp(path, place, shallow=False)))
 
 
 def write_json(path: Path, record: dict) -> None:

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("b", metavar="B", help="another, such as clip")
     command.add_argument("--store", required=True, metavar="DIR", help="folder of the store")
     command.add_argument("--other", metavar="DIR", help="the store that B is in (default: that of A)")
-    command = task("merge", merge, "bring together the stores of several machines")
+    command = task("merge", merge, "bring together the cells of several machines; adapted weights (adapted/) "
+                   "stay where they are")
     command.add_argument("out", metavar="OUT", help="store that receives the cells; it may be new")
     command.add_argument("stores", nargs="+", metavar="STORE", help="stores that are read")
     for name, work, summary in (("show", show, "the rows as a table"),

@@ -1,7 +1,6 @@
 """The loop of an adversarial adaptation: attack a batch, update on what came out, look at held-out images, save."""
 
 import hashlib
-import inspect
 import json
 import math
 import reprlib
@@ -27,6 +26,7 @@ from zsar.datasets import ImageDataset, batches
 from zsar.datasets.loading import Batch
 from zsar.errors import AdaptationError, CheckpointError, DivergenceError, UnreadableImageError
 from zsar.evaluate import evaluate_dataset
+from zsar.inputs import check_loss, check_source, check_types
 from zsar.losses import Loss, code_digest, get_loss, loss_name
 from zsar.methods import fill, make_student, save_adapted, trainable
 from zsar.outputs import write_json
@@ -73,7 +73,8 @@ class Trainer:
 
     Everything random comes from the recipe's seed and the number of the step, so a run that is continued from its
     checkpoint takes the same steps bit for bit on a CPU. Inside ``zsar.distributed.ranks`` the ranks share each batch
-    and come to the update of one rank up to the rounding of its sums; rank 0 validates, writes and calls ``watch``.
+    and held-out images, and come to the update of one rank up to the rounding of its sums; rank 0 writes and calls
+    ``watch``.
     """
 
     def __init__(self, original: Clip, source: ImageDataset, loss: str | Callable[..., Loss], method: str,
@@ -335,20 +336,42 @@ class Trainer:
 
     def _validate(self) -> None:
         """Look at held-out source images; remember the best weights."""
-        found, weights = distributed.first_alone(self._held_out_accuracy), trainable(self.student)
+        found, weights = self._held_out_accuracy(), trainable(self.student)
         self.history.held_out.append(found)
         if self.recipe.keep == "last" or not self.best or \
                 criterion(self.loss, found) > criterion(self.loss, self.best):
             self.best = found | {"weights": {name: value.detach().clone() for name, value in weights.items()}}
 
     def _held_out_accuracy(self) -> dict:
-        """{step, clean, robust}: accuracies by text in percent, now."""
+        """{step, clean, robust}: accuracies by text in percent, now; of several ranks each looks at its share.
+
+        Raises UnreadableImageError, on all ranks: with ``strict``, or where no image can be read.
+        """
+        rows = distributed.on_each(self._evaluate_share)
+        images = sum(row["images"] for row in rows)
+        if not images:
+            raise UnreadableImageError(next(row["unreadable"] for row in rows if "unreadable" in row))
+        clean, robust = (round(100 * sum(row[f"{kind}_hits"] for row in rows) / images, 4)
+                         for kind in ("clean", "robust"))
+        return {"step": self.history.step, "clean": clean, "robust": robust}
+
+    def _evaluate_share(self) -> dict:
+        """{images, clean_hits, robust_hits} of this rank's held-out images; ``unreadable`` where none can be read."""
+        nothing, share = {"images": 0, "clean_hits": 0, "robust_hits": 0}, distributed.share(len(self.held_out))
+        if not share:
+            return nothing
         eps, kind = self.recipe.eps_255, "pgd" if self.recipe.eps_255 else "none"
         attack = attack_from_settings({"attack": kind, "eps_255": eps, "alpha_255": eps / 4, "steps": 10,
                                        "iterate": "worst"})
-        row = evaluate_dataset(self.student, self.held_out, attack, classifier=self.classifier, workers=self.workers,
-                               strict=self.strict)
-        return {"step": self.history.step, "clean": row["clean"], "robust": row.get("robust", row["clean"])}
+        try:
+            row = evaluate_dataset(self.student, self.held_out.select(np.array(share)), attack,
+                                   classifier=self.classifier, workers=self.workers, strict=self.strict)
+        except UnreadableImageError as error:
+            if self.strict:
+                raise
+            return nothing | {"unreadable": str(error)}  # another rank's may be readable
+        return {"images": row["images"], "clean_hits": row["clean_hits"],
+                "robust_hits": row.get("robust_hits", row["clean_hits"])}
 
     def _save(self) -> None:
         if self.out:
@@ -427,56 +450,3 @@ def data_digest(*parts: ImageDataset) -> str:
     """What tells these images, labels and texts from others, as far as their names do."""
     told = [[part.classnames, list(part.templates), part.labels.tolist(), list(part.ids)] for part in parts]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
-
-
-def check_types(original: Any, source: Any, loss: Any, method: Any, recipe: Any, held_out: Any) -> None:
-    """Raise AdaptationError for arguments of another kind, such as a name where the thing itself is expected."""
-    for name, value, kind, how in (("original", original, Clip, "a Clip, as of load_clip(name)"),
-                                   ("source", source, ImageDataset, "an ImageDataset, as of load_dataset(name)"),
-                                   ("held_out", held_out, ImageDataset | None, "an ImageDataset or None"),
-                                   ("method", method, str, "a name, such as 'finetune'"),
-                                   ("recipe", recipe, Recipe, "a Recipe, as of get_recipe(name)")):
-        if not isinstance(value, kind):
-            raise AdaptationError(f"{name} = {reprlib.repr(value)}: expected {how}")
-    if isinstance(loss, Loss) or not (isinstance(loss, str) or callable(loss)):
-        raise AdaptationError(f"loss = an object of {type(loss).__name__}: expected a name, or a class that makes it")
-
-
-def check_loss(loss: Any, recipe: Recipe) -> None:
-    """Raise AdaptationError unless ``loss`` is one, and batches are large enough for it."""
-    if not isinstance(loss, Loss):
-        raise AdaptationError(f"the loss is a {type(loss).__name__}: expected a subclass of zsar.losses.Loss")
-    if type(loss).per_image is Loss.per_image and type(loss).forward is Loss.forward:
-        raise AdaptationError(f"the loss {type(loss).__name__} has no method per_image: define it")
-    if loss.least_images > 1 and distributed.world_size() > 1:
-        try:
-            inspect.signature(loss.forward).bind("student", "images", "adversarial", "targets", "rows")
-        except TypeError as error:
-            raise AdaptationError(f"{type(loss).__name__}.forward takes no rows: a loss that compares images with each "
-                                  "other needs them where ranks share a batch (zsar.losses.Loss.forward)") from error
-    if (part := recipe.batch // recipe.accumulate) < loss.least_images:
-        raise AdaptationError(f"{type(loss).__name__} compares images with each other: {part} at a time are too few, "
-                              f"expected at least {loss.least_images}; take a larger batch or a smaller accumulate")
-
-
-def check_source(source: ImageDataset, recipe: Recipe, held_out: int) -> None:
-    """Raise AdaptationError unless ``source`` can be trained on."""
-    n, classes = len(source), len(source.classnames)
-    if n == 0:
-        raise AdaptationError(f"{source.name} {source.split} is empty: there is nothing to train on")
-    low, high = int(source.labels.min()), int(source.labels.max())
-    if low < 0 or high >= classes:
-        raise AdaptationError(f"labels of {source.name}: found {low} to {high}, expected 0 to {classes - 1}, "
-                              "one a class name")
-    present = source.labels.unique()
-    if len(present) == 1:
-        raise AdaptationError(f"all images of {source.name} are of one class ({source.classnames[low]!r}): "
-                              "expected at least two to tell apart")
-    if len(present) < classes:
-        missing = sorted(set(range(classes)) - set(present.tolist()))
-        raise AdaptationError(f"{len(missing)} of the {classes} classes of {source.name} have no image, e.g. "
-                              f"{source.classnames[missing[0]]!r}: take more images, or leave those names out")
-    if n - held_out < recipe.batch:
-        raise AdaptationError(f"{source.name} has {n} images, of which {held_out} are held out: too few for a "
-                              f"batch of {recipe.batch}; take at least {held_out + recipe.batch} images, fewer held "
-                              "out or a smaller batch")

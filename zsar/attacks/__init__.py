@@ -30,6 +30,7 @@ from zsar.attacks.specs import (
     attack_from_settings,
     attack_settings,
     describe_attack,
+    most_steps,
     parse_attack,
     spell_attack,
 )
@@ -39,6 +40,6 @@ __all__ = [
     "ATTACKS", "MICRO_BATCH", "OPTIONS", "Attack", "LogitLoss", "Objective", "all_logits", "apgd",
     "attack_from_settings", "attack_settings", "autoattack", "check_settings", "cross_entropy",
     "cross_entropy_loss", "describe_attack", "dlr_loss", "ensemble", "exact_of", "fgsm", "from_grey_levels",
-    "image_seeds", "margin", "margin_loss", "micro_batches", "misclassified", "parse_attack", "pgd",
+    "image_seeds", "margin", "margin_loss", "micro_batches", "misclassified", "most_steps", "parse_attack", "pgd",
     "pgd_until_fooled", "quantize_inside", "spell_attack", "square", "targeted_dlr_loss",
 ]

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from zsar.attacks.apgd import apgd
+from zsar.attacks.apgd import TARGETS, apgd
 from zsar.attacks.balls import check_settings, from_grey_levels
 from zsar.attacks.ensemble import ensemble
 from zsar.attacks.objectives import Objective, cross_entropy, cross_entropy_loss, margin, margin_loss
@@ -25,6 +25,8 @@ OPTIONS = {"none": (), "fgsm": ("eps",), "pgd": PGD_OPTIONS, "cw": PGD_OPTIONS, 
            "autoattack": ("eps",)}
 ATTACKS, ITERATES = tuple(OPTIONS), ("last", "worst")
 STEPS = {"pgd": 10, "cw": 10, "apgd-ce": 100, "apgd-dlr": 100, "apgd-t": 100, "square": 5000}
+#: What an attack without steps runs, each with those of ``STEPS``; FAB, targeted too, counts as APGD.
+RUNS = {"ensemble": ("apgd-ce", "apgd-t", "square"), "autoattack": ("apgd-ce", "apgd-t", "apgd-t", "square")}
 APGD_LOSS = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "targeted-dlr"}
 SPELLED = re.compile(r"(?P<name>[a-z]+(-(?!worst|last)[a-z]+)?)(-(?P<steps>\d+))?(-(?P<iterate>last|worst))?"
                      r"(@(?P<eps>[\d.]+(e-?\d+)?)(:(?P<alpha>[\d.]+(e-?\d+)?))?)?")
@@ -94,6 +96,18 @@ def spell_attack(settings: dict) -> str:
     worst = "-worst" if "iterate" in has and settings["iterate"] == "worst" else ""
     alpha = f":{_short(settings['alpha_255'])}" if "alpha" in has else ""
     return f"{name}{steps}{worst}@{_short(settings['eps_255'])}{alpha}"
+
+
+def most_steps(settings: dict) -> int:
+    """The steps, or queries, that an attack takes with an image, at most; the one look of ``none``.
+
+    >>> most_steps(parse_attack("ensemble", 4))
+    6000
+    """
+    name = settings["attack"]
+    if name in RUNS:
+        return sum(most_steps({"attack": run, "steps": STEPS[run]}) for run in RUNS[name])
+    return settings.get("steps", 1) * (TARGETS if name == "apgd-t" else 1)
 
 
 #: What ``describe_attack`` says of each; whatever has no iterate keeps the first point that fools.

@@ -21,7 +21,7 @@ from zsar.datasets.archives import DISK_ERRORS, check_space, extract, is_archive
 from zsar.datasets.manifest import Source
 from zsar.datasets.real.shards import ENDINGS, files_to_fetch
 from zsar.errors import DatasetError, OutputError, ZsarError, first_line
-from zsar.outputs import writable_folder
+from zsar.outputs import put_aside, writable_folder
 
 ASK_ABOVE = 5 * 10**9  # bytes
 UNPACKED = 1.25  # times the size of an archive: what its files are thought to need before it is there to be asked
@@ -120,9 +120,8 @@ class _File:
 
     def keep_aside(self, path: Path) -> Path:
         """Rename what is not the expected file, so that nothing uses it. Returns its new path."""
-        aside = self.path.with_name(self.path.name + ".mismatch")
-        with _writing(aside):
-            return path.replace(aside)
+        with _writing(path):
+            return put_aside(path, self.path.name, ".mismatch")
 
     def by_hand(self) -> str:
         """How to mend it without a network."""

@@ -8,9 +8,11 @@ import argparse
 from pathlib import Path
 
 from zsar import distributed
+from zsar.attacks import ATTACKS
 from zsar.clip import load_clip
 from zsar.errors import ZsarError
-from zsar.evaluate import add_data_arguments, add_model_arguments
+from zsar.evaluate import add_data_arguments, add_model_arguments, add_speed_arguments
+from zsar.fast import check_precision
 from zsar.outputs import writable_file, write_json
 from zsar.report import Scores, paper_table, write_report
 from zsar.reproduce.engine import Inventory, Progress, check_trainable, measure, say
@@ -28,14 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(W of the way from the original), NAME=FILE of weights (default: the profile's eight)")
     parser.add_argument("--datasets", default="all", metavar="all|NAME,...",
                         help="names, or places of your own (default: the profile's); what is missing is left out")
-    parser.add_argument("--attacks", metavar="NAME,...", help="none, fgsm, pgd-STEPS[-worst][@EPS[:ALPHA]] in grey "
-                        "levels, such as none,pgd-20,pgd-100@1:1 (default: the profile's)")
+    parser.add_argument("--attacks", metavar="NAME,...", help=f"{', '.join(ATTACKS)}: each as "
+                        "NAME[-STEPS][-worst][@EPS[:ALPHA]] in grey levels, such as none,pgd-20,pgd-100@1:1,"
+                        "apgd-ce-100@1 (default: the profile's)")
+    add_speed_arguments(parser)
     parser.add_argument("--seeds", metavar="N,...", help="of adaptations and random starts (default: 0)")
     parser.add_argument("--images", type=int, help="test images a dataset (default: the profile's)")
     parser.add_argument("--per-class", type=int, metavar="N", help="at most N of them of each class")
     parser.add_argument("--training-steps", type=int, metavar="N", help="updates of every adaptation (default: the "
                         "recipe's)")
-    parser.add_argument("--fresh", action="store_true", help="train anew what comes with the package")
+    parser.add_argument("--fresh", action="store_true", help="train anew what comes with the package; later "
+                        "runs into the same folder use that")
     parser.add_argument("--out", metavar="DIR", help="folder of the store, adaptations and report (default: "
                         "reproduction-PROFILE); what is there is not computed again")
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and stop")
@@ -53,8 +58,9 @@ def run(args: argparse.Namespace) -> str:
 def _run(args: argparse.Namespace) -> str:
     plan = make_plan(args)
     out, file = Path(args.out or f"reproduction-{plan.profile.name}"), writable_file(args.json) if args.json else None
-    store = None if args.dry_run and not out.exists() else Store(out, write=not args.dry_run)
     original = load_clip(plan.model, pretrained=plan.pretrained, device=distributed.rank_device(args.device))
+    check_precision(plan.precision, original.device)
+    store = None if args.dry_run and not out.exists() else Store(out, write=not args.dry_run)
     inventory = Inventory(plan, original, store, out, args)
     if args.dry_run:
         return "" if distributed.rank() else str(inventory)

@@ -7,15 +7,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zsar import distributed
+from zsar.attacks import most_steps
 from zsar.cells import evaluate_cells, task_of
 from zsar.clip import Clip
 from zsar.errors import DivergenceError, UnreadableImageError
 from zsar.evaluate import Answers, Room
+from zsar.inputs import check_source
 from zsar.methods import make_student
 from zsar.reproduce.models import find_adapted, get_subject, training_images
-from zsar.reproduce.plan import Plan, cost
+from zsar.reproduce.plan import Plan
 from zsar.results import Key, Store
-from zsar.trainer import check_source
 
 #: What an update costs beside a step of its attack, which needs no gradients of weights: forward and twice backward.
 UPDATE = 1.5
@@ -58,8 +59,8 @@ class Inventory:
         """Steps that are left: of evaluation, at most, and those of training, in steps of the same cost."""
         images = {task.digest: len(task.ids) for task in self.tasks}
         whole = len(self.plan.methods) * len(self.plan.seeds) * sum(images.values())
-        left = whole * sum(map(cost, self.plan.attacks)) - sum(images[key.task] * cost(attack)
-                                                               for key, attack in self.done())
+        left = whole * sum(map(most_steps, self.plan.attacks)) - sum(images[key.task] * most_steps(attack)
+                                                                     for key, attack in self.done())
         recipes = [self.plan.recipe(method, seed) for method, seed in self.to_train]
         training = sum(recipe.steps * recipe.batch * (recipe.attack_steps * (recipe.eps_255 > 0) + UPDATE)
                        for recipe in recipes)
@@ -89,7 +90,7 @@ class Progress:
                         disable=True if distributed.rank() else None)  # None: where there is no terminal
 
     def __call__(self, attack: dict, images: int, answers: Answers | None) -> None:
-        self.done = distributed.count("image-steps", images * cost(attack))
+        self.done = distributed.count("image-steps", images * most_steps(attack))
         self.bar.update(self.done - self.before - self.bar.n)
         if answers and attack["attack"] != "none":
             first, self.passes, self.seconds = not self.passes, self.passes + answers.passes, \
@@ -146,5 +147,5 @@ def check_trainable(inventory: Inventory, original: Clip, args: argparse.Namespa
         recipe = plan.recipe(method, seed)
         make_student(original, method.method, pad=recipe.pad, tokens=recipe.tokens)
         if source is None:
-            source = training_images(plan, recipe, args)[0]
+            source = training_images(plan, recipe)[0]
             check_source(source, recipe, 0)

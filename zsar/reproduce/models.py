@@ -12,7 +12,7 @@ from zsar import distributed
 from zsar.adapt import adapt
 from zsar.cells import Subject, model_digest
 from zsar.clip import Clip, load_clip
-from zsar.datasets import ImageDataset, load_dataset
+from zsar.datasets import ImageDataset
 from zsar.grid import Cell, source_images
 from zsar.methods import adapted_header, interpolate, load_adapted
 from zsar.outputs import writable_folder
@@ -29,7 +29,7 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
         clip, settings = original, {}
         if method.file:
             clip, settings = _from_file(plan, original, method.file), {"file": Path(method.file).name}
-        return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+        return _subject(plan, clip, method, seed, settings)
     # One rank looks, for another launch may just be writing the file.
     path = distributed.first_alone(lambda: find_adapted(plan, original, method, seed, out))
     if path is None:
@@ -37,13 +37,17 @@ def get_subject(plan: Plan, original: Clip, method: Method, seed: int, out: Path
     clip, settings = load_adapted(path, original), adapted_header(path)["settings"] | {"protocol": plan.protocol}
     if method.weight < 1:
         clip, settings = interpolate(original, clip, method.weight), settings | {"weight": method.weight}
-    return Subject(clip, model_digest(clip), method.adaptation, seed, settings)
+    return _subject(plan, clip, method, seed, settings)
+
+
+def _subject(plan: Plan, clip: Clip, method: Method, seed: int, settings: dict) -> Subject:
+    return Subject(clip, model_digest(clip), method.adaptation, seed, settings, plan.precision, plan.compiled)
 
 
 def _train(plan: Plan, original: Clip, method: Method, seed: int, out: Path, args: argparse.Namespace) -> Path:
     """Train a method, unless another launch has done so while this one waited for it; the file of its weights."""
     recipe, folder = plan.recipe(method, seed), adapted_folder(plan, original, method, seed, out)
-    source, held_out = training_images(plan, recipe, args)
+    source, held_out = training_images(plan, recipe)
     with _alone_in(folder):
         if not distributed.first_alone((folder / ADAPTED).exists):
             adapt(original, source, loss=method.loss, method=method.method, recipe=recipe, out=folder,
@@ -72,11 +76,11 @@ def _from_file(plan: Plan, original: Clip, file: str) -> Clip:
     return load_clip(plan.model, pretrained=file, device=original.device)
 
 
-def training_images(plan: Plan, recipe: Recipe, args: argparse.Namespace) -> tuple[ImageDataset, ImageDataset]:
+def training_images(plan: Plan, recipe: Recipe) -> tuple[ImageDataset, ImageDataset]:
     """The source's training images and those held out. Raises DatasetError."""
     if plan.profile.name == "drawn":
         return source_images("all", min(Cell("tecoa", "finetune", 0).train_images, recipe.steps * recipe.batch))
-    return load_dataset(plan.profile.source, "train", args.root, args.protocol).hold_out(recipe.held_out)
+    return plan.source.hold_out(recipe.held_out)
 
 
 def adapted_folder(plan: Plan, original: Clip, method: Method, seed: int, out: Path) -> Path:

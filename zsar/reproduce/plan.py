@@ -3,11 +3,11 @@
 import argparse
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from zsar.attacks import parse_attack, spell_attack
-from zsar.datasets import ImageDataset
+from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import AdaptationError, ZsarError, unknown_name
 from zsar.evaluate import check_workers, dataset_list, load_all
 from zsar.grid import Cell
@@ -83,6 +83,14 @@ class Plan:
     missing: tuple[str, ...]
     training_steps: int | None
     fresh: bool
+    precision: str
+    compiled: bool
+    root: str | None
+
+    @cached_property
+    def source(self) -> ImageDataset:
+        """The training images of the profile's source, listed once for all methods. Raises DatasetError."""
+        return load_dataset(self.profile.source, "train", self.root, self.protocol)
 
     @property
     def adaptations(self) -> list[tuple[Method, int]]:
@@ -113,24 +121,14 @@ class Plan:
                 "attacks": [spell_attack(attack) for attack in self.attacks], "seeds": list(self.seeds),
                 "images": {dataset.name: len(dataset) for dataset in self.datasets},
                 "per_class": self.per_class, "protocol": self.protocol, "resolution": "native",
-                "training_steps": self.training_steps, "fresh": self.fresh}
+                "training_steps": self.training_steps, "fresh": self.fresh, "precision": self.precision,
+                "compiled": self.compiled}
 
 
 @cache
 def _searched_rates() -> dict[tuple[str, str], float]:
     """The rate that the study's search on held-out source images chose for each loss and method."""
     return {cell: found["rate"] for cell, found in Study().rates.items()}
-
-
-#: What APGD takes of each of nine targets, and Square of 5,000 queries, each of which is half a step: it only looks.
-ENSEMBLE_STEPS = 100 + 9 * 100 + 2500
-
-
-def cost(attack: dict) -> int:
-    """The steps that an attack takes with an image, at most; the one look of none."""
-    steps = attack.get("steps", 1)
-    return {"apgd-t": 9 * steps, "square": steps // 2, "ensemble": ENSEMBLE_STEPS,
-            "autoattack": ENSEMBLE_STEPS + 9 * 100}.get(attack["attack"], steps)  # and FAB's targets
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -155,7 +153,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     pretrained = args.pretrained or (profile.pretrained if model == profile.model else None)
     plan = Plan(profile, model, pretrained, args.protocol, args.per_class, tuple(names.values()),
                 tuple(tests.values()), tuple({spell_attack(attack): attack for attack in attacks}.values()),
-                tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh)
+                tuple(dict.fromkeys(seeds)), tuple(missing), args.training_steps, args.fresh,
+                args.precision, args.compile, args.root)
     for method, seed in plan.adaptations:
         plan.recipe(method, seed)
     return plan

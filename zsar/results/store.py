@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from zsar.errors import OutputError, StoreError
-from zsar.outputs import writable_folder, write_atomically
+from zsar.outputs import put_aside, writable_folder, write_atomically
 from zsar.results.cell import Cell, Key, Task, Unit
 from zsar.results.sealed import FORMAT, DamagedError, migrate, pack_predictions, seal, unpack_predictions, unseal
 from zsar.results.statistics import pack_bits
@@ -98,9 +98,10 @@ class Store:
         except FileNotFoundError:  # another process has just put it aside
             return None
         except DamagedError as error:
-            with suppress(OSError):
-                path.replace(path.with_name(f"{path.name}.damaged"))
-            warnings.warn(f"{error}; it is kept as {path.name}.damaged and computed again", stacklevel=2)
+            aside = path.with_name(f"{path.name}.damaged")
+            with suppress(OSError):  # another process has just done so, say
+                aside = put_aside(path, path.name, ".damaged")
+            warnings.warn(f"{error}; it is kept as {aside.name} and computed again", stacklevel=2)
             return None
 
     def read(self, path: Path) -> Cell:
