@@ -108,7 +108,7 @@ def check(clip, images, tower, rest):
         expected = F.normalize(tower.encode_image((images - clip.mean) / clip.std), dim=-1)
         tokens = F.pad(open_clip.tokenize(TEXTS, 12), (0, 8))
         assert torch.equal(clip.encode_text(TEXTS), F.normalize(rest.encode_text(tokens), dim=-1))
-    assert torch.equal(clip.encode_image(images), expected)
+    assert torch.allclose(clip.encode_image(images), expected, atol=2e-6, rtol=0)  # the last block sums otherwise
     assert clip.logit_scale == rest.logit_scale.exp().item()
     assert {value.dtype for value in clip.model.state_dict().values()} == {torch.float32}
 
@@ -488,7 +488,7 @@ def test_captioners_are_clips_too(images, monkeypatch):
     clip = load_clip("coca_ViT-B-32", pretrained="random", device="cpu")
     with torch.no_grad():
         expected = clip.model((images - clip.mean) / clip.std, clip.tokenizer(TEXTS * 4))["image_features"]
-    assert torch.equal(clip.encode_image(images), expected)
+    assert torch.allclose(clip.encode_image(images), expected, atol=2e-6, rtol=0)  # the last block sums otherwise
     assert clip.embed(images).norm(dim=1).sub(1).abs().min() > 1e-3
     assert clip.encode_text(TEXTS).shape == (2, 16)
     clip_module._load.cache_clear()
