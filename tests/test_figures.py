@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from zsar import figures, results
+from zsar.evaluate.trust import VERDICTS
 from zsar.study import Estimate
 from zsar.trainer import History
 from zsar.widgets import frame_slider
@@ -56,6 +57,8 @@ def every_figure() -> dict:
         "schedules": figures.schedules({"cut": [(0, 0, 2), (1, 0, 5)], "claimed": [(0, 0, 2), (0, 2, 4), (1, 0, 3.5)]}),
         "pulls": figures.pulls(list(figures.PULLS)),
         "texts": figures.against_texts({"tecoa": (torch.tensor([[.8, .5], [.4, .5]]), torch.tensor([[.3, .5]]))}),
+        "verdicts": figures.verdict_matrix({"sound": {"ball": "pass", "steps": "not run"},
+                                            "no clamp": {"ball": "failure", "batches": "warning"}}),
         "bars": figures.probability_bars(["cat", "dog"], {"before": [0.9, 0.1], "after": [0.2, 0.8]}),
     }
 
@@ -68,6 +71,7 @@ def drawn():
 @pytest.mark.parametrize(("name", "words"), [
     ("grid", "very long name that needs two lines"), ("sheet", "small, large"), ("strip", "cat becomes dog; dog stays"),
     ("dots", "robust: one 2, two 0"), ("curves", "50 at 4"), ("heatmap", "cat: a cat; dog: a dog"),
+    ("verdicts", "sound: no warning, no failure; no clamp: ball failure, batches warning."),
     ("bars", "after: cat 0.20, dog 0.80"), ("pulls", "tecoa: the texts stand still; fare: where the original had the"),
     ("texts", "tecoa: 50 % of the clean and 0 % of the attacked images below it."),
     ("prompted", "a frame 2 pixels wide on a picture of 8"),
@@ -112,6 +116,12 @@ def test_a_changed_label_is_marked_without_colour(drawn):
     texts = [text.get_text() for axis in drawn["strip"].axes for text in [axis.title, *axis.texts]]
     assert "\u2717 dog" in texts
     assert "dog" in texts
+
+
+def test_every_verdict_has_a_sign_of_its_own(drawn):
+    assert set(figures.VERDICT_SIGNS) == set(VERDICTS)
+    assert len({sign for sign, *_ in figures.VERDICT_SIGNS.values()}) == len(VERDICTS)
+    assert [text.get_text() for text in drawn["verdicts"].axes[0].texts] == ["\u2713", "\u2013", "", "\u2717", "", "!"]
 
 
 def test_names_in_a_tradeoff_stay_inside_and_apart():

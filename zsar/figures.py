@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#666666"  # after Okabe and Ito
 COLOURS, MARKERS = (BLUE, ORANGE, GREEN, PURPLE, GREY), ("o", "s", "^", "D", "x")
+#: How ``verdict_matrix`` shows each verdict: sign, colour of the field, colour of the sign.
+VERDICT_SIGNS = {"pass": ("\u2713", "#D5ECE4", "black"), "warning": ("!", "#F0E442", "black"),
+                 "failure": ("\u2717", ORANGE, "white"), "not run": ("\u2013", "#EEEEEE", "0.4")}
 
 
 def alt_text(figure: Figure) -> str:
@@ -161,6 +164,31 @@ def heatmap(values: torch.Tensor, rows: Sequence[str], columns: Sequence[str], f
                           for row, line in zip(rows, values, strict=True))
     return _labelled(figure, f"Matrix of {len(rows)} rows and {len(columns)} columns. Largest in each row: "
                              f"{strongest}.")
+
+
+def verdict_matrix(rows: Mapping[str, Mapping[str, str]]) -> Figure:
+    """A row a model or mistake, a column a check: ``rows[name][check]`` is a verdict of ``zsar.evaluate.TrustReport``.
+
+    Each verdict has a sign of its own beside its colour: a tick, an exclamation mark, a cross, a dash. A check that a
+    row does not have is left white.
+    """
+    checks = list(dict.fromkeys(check for row in rows.values() for check in row))
+    figure, axis = _plot(2.6 + 0.42 * len(checks), 1.5 + 0.36 * len(rows))
+    for (y, row), (x, check) in itertools.product(enumerate(rows.values()), enumerate(checks)):
+        sign, face, ink = VERDICT_SIGNS[row[check]] if check in row else ("", "white", "black")
+        axis.fill_between([x - 0.47, x + 0.47], y - 0.46, y + 0.46, color=face, linewidth=0)
+        axis.text(x, y, sign, ha="center", va="center", fontsize=10, color=ink, fontweight="bold")
+    axis.set(xlim=(-0.5, len(checks) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axis.set_xticks(range(len(checks)), checks, rotation=40, ha="left", rotation_mode="anchor", fontsize=9)
+    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    axis.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0, pad=4)
+    axis.spines[:].set_visible(False)
+    figure.text(0.5, -0.01, "    ".join(f"{sign} {verdict}" for verdict, (sign, *_) in VERDICT_SIGNS.items()),
+                ha="center", va="top", fontsize=9)
+    said = [f"{name}: " + (", ".join(f"{check} {verdict}" for check, verdict in row.items()
+                                     if verdict in ("warning", "failure")) or "no warning, no failure")
+            for name, row in rows.items()]
+    return _labelled(figure, f"Matrix of verdicts, {len(rows)} rows and {len(checks)} checks. {'; '.join(said)}.")
 
 
 def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]]) -> Figure:
