@@ -21,7 +21,7 @@ from zsar.attacks import (
 from zsar.attacks.objectives import cross_entropy, lead, margin
 from zsar.attacks.square import side_of_square
 from zsar.clip import ZeroShotClassifier
-from zsar.errors import AttackSettingsError
+from zsar.errors import AttackSettingsError, PixelRangeError
 
 EPS = 8 / 255
 SHORT = {"apgd-ce": "apgd-ce-5", "apgd-dlr": "apgd-dlr-5", "apgd-t": "apgd-t-5", "square": "square-20"}
@@ -87,6 +87,32 @@ def test_the_reference_runs_on_few_classes(classes, tiny_clip, images):
     found = autoattack(classifier, images, labels, eps=EPS, attacks=("apgd-ce", "apgd-t", "fab-t"))
     assert misclassified(classifier, found, labels).any() and (found - images).abs().max() <= EPS + 1e-6
     assert sys.gettrace() is tracer
+
+
+def test_the_reference_climbs_and_judges_exactly(classifier, images, right):
+    """Behind a fast classifier that is wrong about every image it still finds what it finds without."""
+    pytest.importorskip("pyautoattack", reason="install it with: pip install pyautoattack")
+
+    class Liar:
+        exact = classifier
+
+        def __call__(self, pictures):
+            return -classifier(pictures)
+
+    found, plain = (autoattack(model, images, right, eps=2 / 255, attacks=("apgd-ce",))
+                    for model in (Liar(), classifier))
+    assert torch.equal(found, plain) and misclassified(classifier, plain, right).any()
+
+
+def test_counts_and_labels_that_cannot_be(classifier, images, right):
+    with pytest.raises(AttackSettingsError, match="queries = 0"):
+        ensemble(classifier, images, right, eps=EPS, queries=0)
+    with pytest.raises(AttackSettingsError, match="steps = 0"):
+        ensemble(classifier, images, right, eps=EPS, steps=0)
+    with pytest.raises(PixelRangeError):
+        apgd(classifier, images[:0], right[:0], eps=EPS)
+    with pytest.raises(AttackSettingsError, match="found 0 to 4, expected 0 to 3"):
+        misclassified(lambda x: classifier(x), images, torch.arange(8) % 5)
 
 
 def test_the_reference_says_how_to_get_it(classifier, images, labels, monkeypatch):

@@ -30,6 +30,7 @@ class FastClassifier(nn.Module):
         check_precision(precision, exact.clip.device)
         self.exact, self.precision, self.classnames = exact, precision, exact.classnames
         self._tower = compiled_tower(exact.clip) if compiled else exact.clip.tower
+        self.eval()
 
     def logits(self, images: Tensor) -> Tensor:
         """Images float32 [B, 3, H, W] in [0, 1] to logits float32 [B, K]."""
@@ -56,15 +57,20 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise PrecisionError(f"precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16, which NVIDIA's "
                              "have from 2020 on; use fp32")
-    if precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         warnings.warn("precision bf16: this processor has no instructions for it, and fp32 is many times faster",
                       stacklevel=1)  # one place, so that it is said once
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def compiled_tower(clip: Clip) -> Callable[[Tensor], Tensor]:
     """The image tower compiled, once for all datasets: behind the resize every micro-batch has one shape."""
     return _Compiled(clip.tower)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor has instructions for bfloat16, as far as torch says."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class _Compiled:

@@ -11,6 +11,7 @@ from zsar.attacks.balls import check_seeds, check_settings, project, random_poin
 from zsar.attacks.engine import all_logits, direction
 from zsar.attacks.objectives import LogitLoss, check_labels, cross_entropy_loss, dlr_loss, targeted_dlr_loss
 from zsar.attacks.search import in_turn, search
+from zsar.clip import check_images
 from zsar.errors import unknown_name
 
 LOSSES = ("ce", "dlr", "targeted-dlr")
@@ -27,7 +28,7 @@ def apgd(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
     Args:
         classifier: images [B, 3, H, W] to logits [B, K].
         images: float32 [N, 3, H, W] in [0, 1]; ``labels``: int64 [N].
-        eps: radius of the ball, in units of [0, 1]; ``steps``: looks at an image, each with a gradient.
+        eps: radius of the ball, in units of [0, 1]; ``steps``: each after a look at the gradient, and one look more.
         loss: ``"ce"``, ``"dlr"``, or ``"targeted-dlr"`` towards each of the nine most likely other classes in turn.
             Two classes have no DLR, nor three a targeted one: what they have of it is used, with a warning.
         restarts: runs from random points, each on the images that are left.
@@ -39,6 +40,7 @@ def apgd(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
     check_settings(eps=eps, alpha=eps, steps=steps, norm=norm, restarts=restarts)
     if loss not in LOSSES:
         raise unknown_name("loss of APGD", str(loss), LOSSES)
+    check_images(images)
     check_labels(classifier, labels)
     seeds, labels = check_seeds(seeds, images), labels.to(images.device)
     if eps == 0:
@@ -46,8 +48,9 @@ def apgd(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
     makers = _losses(loss, all_logits(classifier, images, micro_batch), labels)
 
     def attempt(run: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        walk = _Walk(images[rows], seeds[rows], eps, steps, norm, run)
-        return search(classifier, images[rows], labels[rows], walk, makers[run % len(makers)](rows), steps + 1,
+        part = images[rows]
+        walk = _Walk(part, seeds[rows], eps, steps, norm, run)
+        return search(classifier, part, labels[rows], walk, makers[run % len(makers)](rows), steps + 1,
                       micro_batch=micro_batch)
 
     return in_turn(images, [partial(attempt, run) for run in range(restarts * len(makers))])[0]

@@ -6,9 +6,10 @@ from functools import partial
 from torch import Tensor
 
 from zsar.attacks.apgd import apgd
-from zsar.attacks.balls import check_seeds
+from zsar.attacks.balls import check_seeds, check_settings
 from zsar.attacks.search import in_turn, misclassified
-from zsar.attacks.square import square
+from zsar.attacks.square import check_queries, square
+from zsar.clip import check_images
 
 
 def ensemble(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, eps: float, steps: int = 100,
@@ -18,6 +19,9 @@ def ensemble(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Ten
     Square is there for what gradients hide. Arguments, shapes and errors as in ``apgd`` and ``square``. Returns images
     [N, 3, H, W] in [0, 1] inside the ball.
     """
+    check_images(images)
+    check_settings(eps=eps, alpha=eps, steps=steps)
+    check_queries(queries)
     seeds, labels = check_seeds(seeds, images), labels.to(images.device)
 
     def attempt(attack: Callable, rows: Tensor) -> tuple[Tensor, Tensor]:

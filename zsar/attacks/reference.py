@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zsar.attacks.balls import check_settings
-from zsar.attacks.engine import MICRO_BATCH, all_logits
+from zsar.attacks.engine import MICRO_BATCH, all_logits, exact_of
 from zsar.attacks.objectives import check_labels, logits_of
 from zsar.clip import check_images
 from zsar.errors import AttackSettingsError
@@ -26,7 +26,8 @@ def autoattack(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: T
     three, ``fab`` of two.
 
     Args:
-        classifier, images, labels, eps: as in ``apgd``; ``attacks``: names of the package.
+        classifier, images, labels, eps: as in ``apgd``, but of a fast classifier the exact one: it judges as it
+            climbs. ``attacks``: names of the package.
         seeds: the first one seeds the package; the global generators are left as they were.
         micro_batch: images in one forward pass.
 
@@ -46,8 +47,8 @@ def autoattack(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: T
     seed = 0 if seeds is None or not len(seeds) else int(seeds[0]) & 2**31 - 1
     tracer, devices = sys.gettrace(), [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        adversary = AutoAttack(_Module(classifier), attacks=list(_possible(attacks, classes)), device=device, eps=eps,
-                               norm="Linf", seed=seed, version="custom")
+        adversary = AutoAttack(_Module(exact_of(classifier) or classifier), attacks=list(_possible(attacks, classes)),
+                               device=device, eps=eps, norm="Linf", seed=seed, version="custom")
         adversary.apgd.n_restarts = 1  # as its standard version has it
         adversary.fab.n_restarts = 1
         for attack in (adversary.apgd_targeted, adversary.fab):

@@ -46,7 +46,7 @@ def search(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
 
     for number in range(looks + 1):
         for rows, filled in micro_batches(len(active), device, micro_batch):
-            index, own = active[filled], active[rows]
+            index, own, judge.rows = active[filled], active[rows], len(rows)
             if number == 0:  # look at the clean images, and begin where they are right
                 judge.watch_exactly(images[index], index)
                 moved = walk.start(index)
@@ -70,6 +70,7 @@ class _Judge:
         exact = exact_of(classifier)
         self.exact_logits_of = exact and logits_of(exact)
         self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+        self.rows = 0  # of a micro-batch those that do not only fill it up
         self.finite = torch.ones((), dtype=torch.bool, device=labels.device)
 
     def watch(self, points: Tensor, index: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ class _Judge:
         self._note((self.exact_logits_of or self.logits_of)(points), index)
 
     def _note(self, logits: Tensor, index: Tensor) -> Tensor:
-        self.fooled[index] = (logits.argmax(1) != self.labels[index].to(logits.device)).to(self.fooled.device)
+        own, found = index[:self.rows], logits[:self.rows].argmax(1)
+        self.fooled[own] = found.to(self.fooled.device) != self.labels[own]
         self.finite &= logits.isfinite().all().to(self.finite.device)
         return logits
 
@@ -108,5 +110,12 @@ def in_turn(images: Tensor, attempts: Iterable[Callable[[Tensor], tuple[Tensor, 
 
 def misclassified(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
                   micro_batch: int | None = None) -> Tensor:
-    """Whose label is not the class of the highest logit: bool [N], beside the images."""
-    return (all_logits(classifier, images, micro_batch).argmax(1) != labels.to(images.device)).to(images.device)
+    """Whose label is not the class of the highest logit: bool [N], beside the images.
+
+    Raises AttackSettingsError for a label that is no class: it would count as fooled.
+    """
+    logits, labels = all_logits(classifier, images, micro_batch).to(images.device), labels.to(images.device)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise AttackSettingsError(f"labels: found {int(labels.min())} to {int(labels.max())}, expected 0 to "
+                                  f"{logits.shape[1] - 1}")
+    return logits.argmax(1) != labels

@@ -9,6 +9,7 @@ from torch import Tensor
 from zsar.attacks.balls import check_seeds, check_settings, project, uniform
 from zsar.attacks.objectives import lead
 from zsar.attacks.search import search
+from zsar.errors import AttackSettingsError
 
 #: Share of the pixels that the first square covers, and after which of 10,000 queries the share is halved.
 SHARE, HALVED = 0.8, (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -30,13 +31,20 @@ def square(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
 
     Returns images [N, 3, H, W]: where fooled the point that fools, else the best. Raises the errors of ``search``.
     """
-    check_settings(eps=eps, alpha=eps, steps=queries)
+    check_settings(eps=eps, alpha=eps, steps=1)
+    check_queries(queries)
     seeds, labels = check_seeds(seeds, images), labels.to(images.device)
     if eps == 0:
         return images.clone()
     return search(classifier, images, labels, _Walk(images, seeds, eps, queries),
                   lambda logits, index: lead(logits, labels[index].to(logits.device)), queries, gradients=False,
                   micro_batch=micro_batch)[0]
+
+
+def check_queries(queries: int) -> None:
+    """Raise AttackSettingsError unless an image can be looked at so many times."""
+    if queries != int(queries) or queries < 1:
+        raise AttackSettingsError(f"queries = {queries}: expected a whole number of at least 1")
 
 
 class _Walk:

@@ -69,8 +69,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 class Answers:
     """What a model makes of images, attacked or not: predictions int64 [n], on the CPU.
 
-    passes: images that went through the model in forward passes, those that fill up a micro-batch too; with a gradient
-    but for the last ones. seconds: of the device.
+    passes: images that went through the model in forward passes, those that fill up a micro-batch too. seconds: of
+    the device.
     """
 
     predictions: Tensor
@@ -88,6 +88,8 @@ class _Counted:
     def logits(self, images: Tensor) -> Tensor:
         self.shown += len(images)
         return self.classifier.logits(images)
+
+    __call__ = logits  # an attack of one's own may call it as it would a model
 
     @property
     def passes(self) -> int:

@@ -44,6 +44,8 @@ FAIL_BIG = 5.0
 #: The sizes of batches whose results are compared beside all at once, the images that are attacked for it, and the
 #: share of images that may differ, for a processor may sum in another order; of few images one may.
 BATCHES, BATCHED_ATTACKS, BATCH_SHARE = (1, 7), 16, 1e-3
+#: Share of attacked images that may: their paths are many steps of signs, some of which are those of rounding.
+DRIFT_SHARE = 0.25
 
 
 def check_labels_fit(audit: Audit) -> Finding:
@@ -51,10 +53,11 @@ def check_labels_fit(audit: Audit) -> Finding:
     hits = int((audit.clean_logits.argmax(1) == audit.labels.cpu()).sum())
     low, accuracy = interval(hits, audit.n)[0], 100 * hits / audit.n
     chance = 100 * max(1 / audit.clean_logits.shape[1], int(audit.labels.bincount().max()) / audit.n)
-    return Finding("labels fit", "pass" if low > chance else "failure", accuracy,
+    verdict = "pass" if low > chance else "warning" if accuracy > chance else "failure"
+    return Finding("labels fit", verdict, accuracy,
                    f"clean accuracy {accuracy:.1f} % of {audit.n} images (at least {low:.1f} %), chance {chance:.1f} %",
-                   "" if low > chance else "See that labels count the class names in their order and that images are "
-                   "in [0, 1]; if so, the model cannot do this task, or there are too few images to tell.")
+                   "" if verdict == "pass" else "See that labels count the class names in their order and that "
+                   "images are in [0, 1]; if so, the model cannot do this task, or there are too few images to tell.")
 
 
 def check_repeatable(audit: Audit) -> Finding:
@@ -158,6 +161,10 @@ def check_ball(audit: Audit) -> Finding:
         return Finding("ball", "pass", 255 * most, f"{audit.n} images are changed by up to {255 * most:.2f} grey "
                        f"levels, eps is {255 * audit.eps:.2f}, and none of them stands")
     used = change[audit.left].max().item()
+    if used == 0 < most:  # as the reference AutoAttack has it, and then the others show how far it went
+        return Finding("ball", "pass" if most >= USED_EPS * audit.eps else "failure", 255 * most, f"{audit.n} images "
+                       f"are changed by up to {255 * most:.2f} grey levels, eps is {255 * audit.eps:.2f}; those that "
+                       "stand are handed back clean", "" if most >= USED_EPS * audit.eps else "Take eps in pixels.")
     verdict = "pass" if used >= USED_EPS * audit.eps else "failure"
     return Finding("ball", verdict, 255 * used, f"the {int(audit.left.sum())} images that stand are changed by up to "
                    f"{255 * used:.2f} grey levels, eps is {255 * audit.eps:.2f}", "" if verdict == "pass" else
@@ -237,9 +244,11 @@ def check_batches(audit: Audit) -> Finding:
     differ = torch.stack([answer != audit.clean_logits.argmax(1) for answer in answers]).any(0)
     first = min(audit.n, BATCHED_ATTACKS)
     robust = torch.stack([_left_in_batches(audit, first, size) for size in (*BATCHES, first)])
-    differ[:first] |= (robust != robust[-1]).any(0)
+    moved = (robust != robust[-1]).any(0)  # paths of many signed steps, which drift apart where kernels sum otherwise
+    answers_fail = (wrong := int(differ.sum())) >= FAIL_IMAGES and wrong > BATCH_SHARE * audit.n
+    differ[:first] |= moved
     count = int(differ.sum())
-    verdict = "failure" if count >= FAIL_IMAGES and count > BATCH_SHARE * audit.n else "warning" if count else "pass"
+    verdict = "failure" if answers_fail or moved.float().mean() > DRIFT_SHARE else "warning" if count else "pass"
     return Finding("batches", verdict, 100 * count / audit.n, f"{count} of {audit.n} images answer otherwise in "
                    f"batches of {' or '.join(map(str, BATCHES))} than all at once (attacked: the first {first})",
                    "" if verdict == "pass" else "Sum the attack's loss over the batch, seed each image by itself, and "

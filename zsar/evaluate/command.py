@@ -35,7 +35,8 @@ def summary(rows: list[dict], settings: dict) -> dict:
         if all(kind in row for row in rows):
             mean, low, high = mean_interval([row[f"{kind}_hits"] for row in rows], n)
             means |= {f"mean_{kind}": round(mean, 2), f"mean_{kind}_interval": [round(low, 2), round(high, 2)]}
-    if "steps" in settings and (spent := sum(row.get("attack_seconds", 0) for row in rows)):
+    # Whatever lets go of fooled images takes fewer steps than it might: no rate can be said of those.
+    if settings.get("iterate") == "last" and (spent := sum(row.get("attack_seconds", 0) for row in rows)):
         means["images_x_steps_per_second"] = round(sum(n) * settings["steps"] / spent, 1)
     return means | {"seconds": round(sum(row["seconds"] for row in rows), 2)}
 

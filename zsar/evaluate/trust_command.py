@@ -17,6 +17,8 @@ from zsar.results import provenance
 
 #: Images a dataset: a minute on a core for the drawn CLIP, and every gross error shows on fewer.
 IMAGES = 64
+#: Steps of our own attacks at least, and as many as the audited one takes of these.
+STEPS = 20
 
 
 def audit(clip: Clip, control: Clip | None, tests: list[datasets.ImageDataset], attack: Attack, settings: dict,
@@ -55,4 +57,5 @@ def _report(clip: Clip, control: Clip | None, dataset: datasets.ImageDataset, at
     climbed, seeds = fast(models[0], args.precision, args.compile), image_seeds(dataset.ids, args.seed)[batch.rows]
     return Room(clip.device).run(lambda size: trust(
         climbed, batch.images, batch.labels, eps=settings["eps_255"] / 255, attack=attack, control=models[1],
-        seeds=seeds, micro_batch=size, words=describe_attack(settings)))
+        steps=max(STEPS, settings["steps"] if "alpha_255" in settings else STEPS), seeds=seeds, micro_batch=size,
+        words=describe_attack(settings)))
