@@ -111,6 +111,13 @@ def test_memory_is_what_the_call_held_beyond_what_was_held():
     assert 60e6 < first.memory_bytes < 90e6
 
 
+def test_operations_by_their_own_seconds_without_a_word(capfd):
+    a = torch.ones(8, 8)
+    found = timing.operation_seconds(lambda: (a @ a).exp())
+    assert {"mm", "exp"} <= found.keys() and all(value >= 0 for value in found.values())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_matrix_rate_counts_its_operations(clock, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: clock.__setitem__(0, clock[0] + 4))
     assert timing.matrix_rate(CPU, torch.float32, 10) == 2 * 10**3 / 4
