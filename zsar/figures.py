@@ -416,7 +416,7 @@ def against_texts(panels: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Fi
 
 
 def gains(measured: Mapping[str, tuple[float, float, float]], counted: Mapping[str, float]) -> Figure:
-    """How many times as fast each step made a program: (median, least, most) of the clock, and the operations saved."""
+    """How many times as fast each step made a program: (median, low, high) of the clock, and the operations saved."""
     figure, axis = _plot(7.4, 1.1 + 0.36 * len(measured))
     rows, (up, down) = np.arange(len(measured))[::-1], _shifts(2)
     value, low, high = np.array(list(measured.values()), dtype=float).T
