@@ -1,5 +1,6 @@
 """bench: what it times came to the same before, what did not is named, and its figures are those of the clock."""
 
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -12,11 +13,20 @@ from made_up import made_up
 from zsar import __main__ as cli
 from zsar.attacks import cross_entropy, pgd
 from zsar.bench import command, comparisons, peers, sweeps, timing
-from zsar.bench.comparisons import Comparison, Speed, attack_comparison, measure, same_images, same_weights
+from zsar.bench.comparisons import (
+    Comparison,
+    Speed,
+    attack_comparison,
+    measure,
+    micro_batch,
+    same_images,
+    same_weights,
+)
 from zsar.bench.noise import noise
-from zsar.bench.peers import Released, ReleasedAttack, Task, trainable
+from zsar.bench.peers import Released, ReleasedAttack, Task, as_open_clip
 from zsar.bench.table import agreement
 from zsar.clip import ZeroShotClassifier
+from zsar.towers import ClassTokenBlock, last_block, only_class_token
 
 CPU = torch.device("cpu")
 ALL = ["torchattacks' PGD", "plain PyTorch loop", "released code's attack", "released code's training step"]
@@ -27,10 +37,18 @@ def with_torchattacks():
     pytest.importorskip("torchattacks", reason=peers.NEEDED)
 
 
+@pytest.fixture(scope="module")
+def our_clip(tiny_clip):
+    """The tiny CLIP as ``load_clip`` would give it."""
+    clip = copy.deepcopy(tiny_clip)
+    only_class_token(clip.model.visual)
+    return clip
+
+
 @pytest.fixture
-def task(tiny_clip, images, labels) -> Task:
+def task(our_clip, images, labels) -> Task:
     source = made_up()
-    return Task(ZeroShotClassifier(tiny_clip, source.classnames, source.templates), images, labels, 4 / 255, 1 / 255, 3)
+    return Task(ZeroShotClassifier(our_clip, source.classnames, source.templates), images, labels, 4 / 255, 1 / 255, 3)
 
 
 @pytest.fixture
@@ -93,6 +111,13 @@ def test_memory_is_what_the_call_held_beyond_what_was_held():
     assert 60e6 < first.memory_bytes < 90e6
 
 
+def test_operations_by_their_own_seconds_without_a_word(capfd):
+    a = torch.ones(8, 8)
+    found = timing.operation_seconds(lambda: (a @ a).exp())
+    assert {"mm", "exp"} <= found.keys() and all(value >= 0 for value in found.values())
+    assert capfd.readouterr() == ("", "")
+
+
 def test_matrix_rate_counts_its_operations(clock, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: clock.__setitem__(0, clock[0] + 4))
     assert timing.matrix_rate(CPU, torch.float32, 10) == 2 * 10**3 / 4
@@ -111,12 +136,38 @@ def test_all_sides_come_to_the_same(task):
              for c in comparisons.comparisons(made_up(), task, Speed(repeats=1, peer_repeats=1), ("fp32",))]
     assert [name for name, _ in found] == ALL
     assert all(result["agrees"] for _, result in found)
-    assert [result["equal_pixels"] for _, result in found[:2]] == [1, 1]
+    assert all(result["equal_pixels"] > .999 and result["correctness_differs"] == 0 for _, result in found[:3])
+
+
+def test_peers_run_what_open_clip_gives_them(task):
+    clip = task.classifier.clip
+    peer = as_open_clip(clip)
+    assert isinstance(last_block(clip.model.visual), ClassTokenBlock)
+    assert not isinstance(last_block(peer.model.visual), ClassTokenBlock)
+    asked = {name for name, weight in peer.named_parameters() if weight.requires_grad}
+    assert asked == {name for name, _ in peer.named_parameters()} - {"model.logit_scale"}
+    assert not any(weight.requires_grad for weight in clip.parameters())
+    plain = peers.PlainClassifier(task.classifier, peer)
+    assert torch.allclose(plain(task.images), task.classifier.logits(task.images), atol=1e-5)
+    blocks = []
+    last_block(peer.model.visual).register_forward_hook(lambda block, given, found: blocks.append(found.shape[1]))
+    for side in (peers.torchattacks_pgd(task, peer), peers.plain_loop(task, peer), ReleasedAttack(task, peer, 100)):
+        side()
+    assert len(blocks) == 3 * task.steps and min(blocks) > 1  # tokens that the last block computes
+
+
+def test_ours_fills_no_micro_batch(task):
+    assert micro_batch(task) == 8 and micro_batch(replace(task, images=task.images.repeat(5, 1, 1, 1))) == 20
+    seen = []
+    with task.classifier.clip.model.visual.register_forward_hook(lambda tower, given, found: seen.append(len(found))):
+        comparisons.ours(task)()
+    assert seen == [8] * task.steps
 
 
 def test_a_peer_with_another_step_is_caught(task):
     wrong = replace(task, alpha=task.alpha / 2)
-    comparison = attack_comparison("wrong", task, peers.plain_loop(wrong, task.classifier.clip), Speed(), 1, {})
+    comparison = attack_comparison("wrong", task, peers.plain_loop(wrong, as_open_clip(task.classifier.clip)), Speed(),
+                                   1, {})
     row = measure(comparison, CPU, 1, {})
     assert not row["agreement"]["agrees"] and row["ratio"] is None and row["agreement"]["equal_pixels"] < .9
 
@@ -127,6 +178,16 @@ def test_half_precision_is_held_to_the_loss(task):
     assert same_images(task, True, own, near)["agrees"] and not same_images(task, False, own, near)["agrees"]
     assert not same_images(task, True, own, task.images)["agrees"]
     assert not same_images(task, True, own, task.start())["agrees"]
+
+
+def test_an_attack_that_goes_astray_on_one_image_is_caught(task):
+    task = replace(task, images=task.images.repeat(25, 1, 1, 1), labels=task.labels.repeat(25))
+    own = comparisons.ours(task)(start=task.start())
+    found = same_images(task, False, own, torch.cat([task.start()[:1], own[1:]]))
+    assert found["equal_pixels"] > .99 and abs(found["loss"] - found["peer_loss"]) < .01 * (
+        found["loss"] - found["clean_loss"])  # as a mean nothing is seen
+    assert not found["agrees"] and found["largest_loss_difference"] > .5 * (found["loss"] - found["clean_loss"])
+    assert same_images(task, False, own, own)["agrees"]
 
 
 def test_weights_that_are_apart_by_a_part_of_the_update():
@@ -149,7 +210,7 @@ def test_a_training_of_another_rate_is_caught(task, monkeypatch):
 def test_prompts_in_parts_give_the_gradients_of_all_at_once(task):
     gradients = []
     for chunk in (4, 3):
-        clip, points = trainable(task.classifier.clip), task.images.clone().requires_grad_()
+        clip, points = as_open_clip(task.classifier.clip), task.images.clone().requires_grad_()
         form = Released(task.classifier, clip, chunk, "fp32")
         form.backward(points, task.labels)
         gradients.append([points.grad, *(p.grad for p in clip.parameters() if p.grad is not None)])
@@ -160,7 +221,7 @@ def test_prompts_in_parts_give_the_gradients_of_all_at_once(task):
 
 
 def test_the_released_form_has_the_gradient_of_the_cached_text(task):
-    attack = ReleasedAttack(task, trainable(task.classifier.clip), 100)
+    attack = ReleasedAttack(task, as_open_clip(task.classifier.clip), 100)
     found = pgd(cross_entropy(task.classifier, task.labels), task.images, eps=task.eps, alpha=task.alpha,
                 steps=task.steps, start=task.start(), micro_batch=8)
     assert (attack() == found).float().mean() > .999
@@ -173,8 +234,8 @@ def run(*words: str) -> str:
 
 
 @pytest.fixture
-def tiny(monkeypatch, tiny_clip):
-    monkeypatch.setattr(command, "load_clip", lambda *args, **kwargs: tiny_clip)
+def tiny(monkeypatch, our_clip):
+    monkeypatch.setattr(command, "load_clip", lambda *args, **kwargs: our_clip)
     monkeypatch.setattr(command, "load_dataset", lambda name: made_up(60))
     monkeypatch.setattr(command, "matrix_rate", lambda device, kind: 1e12)
     monkeypatch.setattr(command, "BATCHES", (2, 4))
@@ -185,8 +246,10 @@ def test_quick(tiny, tmp_path):
     found = json.loads((tmp_path / "new" / "out.json").read_text())
     assert found["complete"] and [row["name"] for row in found["rows"]] == ALL
     assert all(row["settings"]["classes"] == 4 and row["settings"]["images"] == 40 for row in found["rows"])
+    assert [row["settings"].get("micro_batch") for row in found["rows"]] == [20, 20, 20, None]
     assert [row["settings"]["steps"] for row in found["rows"]] == [10, 10, 10, 1] and "scaling" not in found
     assert all(row["ratio"] == pytest.approx(row["peer"]["seconds"] / row["ours"]["seconds"]) for row in found["rows"])
+    assert "ours 20 images at a time" in text
     assert all(line in text for line in ALL) and "bit for bit" in text and f"torch {torch.__version__}" in text
     assert {"device", "commit"} <= found["provenance"].keys() and found["threads"] == torch.get_num_threads()
 
@@ -274,9 +337,12 @@ def test_bad_words(words, message, monkeypatch, capsys):
 
 
 def test_agreement_in_words():
-    pixels = {"equal_pixels": .99991, "largest_difference_255": 2.0, "loss": 10.888, "peer_loss": 10.887}
+    pixels = {"equal_pixels": .99991, "largest_difference_255": 2.0, "loss": 10.888, "peer_loss": 10.887,
+              "largest_loss_difference": .0123, "correctness_differs": 1, "images": 40}
     assert agreement(pixels | {"equal_pixels": 1}) == "every pixel the same, bit for bit"
-    assert agreement(pixels) == "99.991 % of pixels bit for bit, others up to 2 grey levels; loss 10.888, 10.887"
+    assert agreement(pixels) == (
+        "99.991 % of pixels bit for bit, others up to 2 grey levels; loss 10.888, 10.887, of an image apart by 0.01 at "
+        "most; 1 of 40 differ in being fooled")
 
 
 def test_points_are_pictures_of_the_task(tiny, tiny_clip):

@@ -59,6 +59,10 @@ def every_figure() -> dict:
         "texts": figures.against_texts({"tecoa": (torch.tensor([[.8, .5], [.4, .5]]), torch.tensor([[.3, .5]]))}),
         "verdicts": figures.verdict_matrix({"sound": {"ball": "pass", "steps": "not run"},
                                             "no clamp": {"ball": "failure", "batches": "warning"}}),
+        "gains": figures.gains({"frozen": (1.5, 1.2, 1.6), "cached": (2.0, 1.9, 2.2)}, {"frozen": 1.25, "cached": 3}),
+        "roofline": figures.roofline(1e12, 1e11, {"product": (100, 8e11), "sum": (0.1, 5e9)}),
+        "shares": figures.probability_bars(["sums"], {"time": [.25]}, "share of the whole"),
+        "doubling": figures.step_curves({"mean": [(1, 0), (512, 20)]}, "batch", "zeros", doubling=True),
         "bars": figures.probability_bars(["cat", "dog"], {"before": [0.9, 0.1], "after": [0.2, 0.8]}),
     }
 
@@ -74,6 +78,10 @@ def drawn():
     ("verdicts", "sound: no warning, no failure; no clamp: ball failure, batches warning."),
     ("bars", "after: cat 0.20, dog 0.80"), ("pulls", "tecoa: the texts stand still; fare: where the original had the"),
     ("texts", "tecoa: 50 % of the clean and 0 % of the attacked images below it."),
+    ("gains", "cached: 2.00 measured, 3.00 counted."), ("shares", "Bars of share of the whole. time: sums 0.25."),
+    ("roofline", "up to 10 operations a byte, and is flat at 1e+03 billion operations a second"),
+    ("roofline", "product: 80% of the roof at 100 operations a byte; sum: 50% of the roof"),
+    ("doubling", "Curves of zeros against batch. mean: 0 at 1, 20 at 512."),
     ("prompted", "a frame 2 pixels wide on a picture of 8"),
     ("crossing", "clean, without: finetune 40.0, pad missing."),
     ("changes", "tecoa, robust: 5 to 25 on average. fare, clean: nothing to compare."),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.ticker import LogLocator, NullLocator
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -191,16 +192,17 @@ def verdict_matrix(rows: Mapping[str, Mapping[str, str]]) -> Figure:
     return _labelled(figure, f"Matrix of verdicts, {len(rows)} rows and {len(checks)} checks. {'; '.join(said)}.")
 
 
-def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]]) -> Figure:
-    """Bars of the probabilities (0 to 1) of each class, a colour and a hatch for every series."""
+def probability_bars(names: Sequence[str], series: Mapping[str, Sequence[float]],
+                     xlabel: str = "probability") -> Figure:
+    """Bars of the probabilities (0 to 1) of each class, or of other shares, a colour and a hatch for every series."""
     figure, axis = _plot(6.4, 0.9 + 0.34 * len(names))
     rows, height = np.arange(len(names))[::-1], 0.8 / len(series)
     for (label, values), colour, hatch, shift in zip(series.items(), COLOURS, ("", "//", "..", "xx"),
                                                      _shifts(len(series), 0.8), strict=False):
         axis.barh(rows + shift, values, height, color=colour, hatch=hatch, edgecolor="white", label=label)
-    axis.set(yticks=rows, yticklabels=names, xlim=(0, 1), xlabel="probability")
+    axis.set(yticks=rows, yticklabels=names, xlim=(0, 1), xlabel=xlabel)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False, fontsize=9)
-    return _labelled(figure, "Bars of class probabilities. " + " ".join(
+    return _labelled(figure, f"Bars of {xlabel}. " + " ".join(
         f"{label}: " + ", ".join(f"{n} {p:.2f}" for n, p in zip(names, values, strict=True)) + "."
         for label, values in series.items()))
 
@@ -230,13 +232,19 @@ def tradeoff(points: "Mapping[str, tuple[Estimate, Estimate]]", paths: Sequence[
 
 
 def step_curves(series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str,
-                ylabel: str = "accuracy in percent") -> Figure:
-    """A curve with markers for each of ``series``, a sequence of (x, y) of its own, which may be empty."""
+                ylabel: str = "accuracy in percent", doubling: bool = False) -> Figure:
+    """A curve with markers for each of ``series``, a sequence of (x, y) of its own, which may be empty.
+
+    ``doubling``: twice as much is as far everywhere on the x axis.
+    """
     figure, axis = _plot(6.8, 3.8)
     for (label, points), (colour, marker, line) in zip(series.items(), _styles(), strict=False):
         axis.plot(*np.array(points, dtype=float).reshape(-1, 2).T, marker=marker, linestyle=line, color=colour,
                   markersize=5, label=label)
     axis.set(xlabel=xlabel, ylabel=ylabel)
+    if doubling:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(color="0.92")
     if not any(len(points) for points in series.values()):
         axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color="0.4")
@@ -433,6 +441,54 @@ def against_texts(panels: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Fi
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return _labelled(figure, "Each image's cosine with its own text against the largest with another, and the line on "
                              f"which they are equal. {'; '.join(said)}.")
+
+
+def gains(measured: Mapping[str, tuple[float, float, float]], counted: Mapping[str, float]) -> Figure:
+    """How many times as fast each step made a program: (median, low, high) of the clock, and the operations saved."""
+    figure, axis = _plot(7.4, 1.1 + 0.36 * len(measured))
+    rows, (up, down) = np.arange(len(measured))[::-1], _shifts(2)
+    value, low, high = np.array(list(measured.values()), dtype=float).T
+    axis.axvline(1, color="0.6", linewidth=1)
+    axis.errorbar(value, rows + up, xerr=_bars(value, low, high), fmt=MARKERS[0], color=BLUE, markersize=6,
+                  elinewidth=1.4, label="measured, with its spread")
+    axis.plot([counted[name] for name in measured], rows + down, MARKERS[2], color=ORANGE, markersize=6,
+              label="counted operations")
+    axis.set(xscale="log", yticks=rows, yticklabels=list(measured), ylim=(-0.7, len(measured) - 0.3),
+             xlabel="times as fast as before this step; times fewer operations")
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.grid(axis="x", color="0.92")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+    return _labelled(figure, "Dots, a line a step: how many times as fast it made the program, and how many times "
+                             "fewer operations there are. " + "; ".join(
+        f"{name}: {found[0]:.2f} measured, {counted[name]:.2f} counted" for name, found in measured.items()) + ".")
+
+
+def roofline(peak: float, bandwidth: float, points: Mapping[str, tuple[float, float]]) -> Figure:
+    """What a machine can reach, and what programs do: ``points[name]`` is (operations a byte, operations a second).
+
+    The roof is that of Williams et al. 2009: the smaller of ``peak``, in operations a second, and ``bandwidth``, in
+    bytes a second, times operations a byte.
+    """
+    figure, axis = _plot(7.4, 4.4)
+    ridge, places = peak / bandwidth, [place for place, _ in points.values()]
+    line = np.array([min(*places, ridge) / 2, ridge, 2 * max(*places, ridge)])
+    axis.plot(line, np.minimum(peak, bandwidth * line) / 1e9, color="0.4", linewidth=1.5, zorder=1)
+    for (name, (place, speed)), (colour, marker, _) in zip(points.items(), _styles(), strict=False):
+        axis.plot(place, speed / 1e9, marker, color=colour, markersize=7, label=name)
+    axis.set(xscale="log", yscale="log", xlabel="operations for each byte that is moved",
+             ylabel="billion operations a second")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_locator(NullLocator())
+    axis.grid(color="0.92")
+    axis.legend(loc="lower right", frameon=False, fontsize=9)
+    return _labelled(figure, f"A roof that rises with {bandwidth / 1e9:.3g} GB/s up to {ridge:.3g} operations a byte, "
+                             f"and is flat at {peak / 1e9:.3g} billion operations a second from there on. " + "; ".join(
+        f"{name}: {speed / min(peak, bandwidth * place):.0%} of the roof at {place:.3g} operations a byte"
+        for name, (place, speed) in points.items()) + ".")
 
 
 def _labelled(figure: Figure, alt: str) -> Figure:

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsar.attacks import all_logits, cross_entropy, pgd
+from zsar.attacks import MICRO_BATCH, all_logits, cross_entropy, pgd
 from zsar.bench.peers import (
     HERE,
     ReleasedAttack,
     ReleasedTraining,
     Task,
+    as_open_clip,
     plain_loop,
     torchattacks_pgd,
-    trainable,
 )
 from zsar.bench.timing import First, Timing, first_call, in_turn
 from zsar.datasets import ImageDataset
@@ -26,13 +26,17 @@ from zsar.fast import fast
 from zsar.recipes import get_recipe
 from zsar.trainer import Trainer
 
-#: Sums in another order (another batch in one product) differ in the last bit, and a gradient next to 0 then has the
-#: other sign: of a million pixels a few, whose steps go apart. A peer with another step or loss moves most pixels.
+#: Sums in another order (another batch in one product, one token in the last block where the peer has all) differ in
+#: the last bit, and a gradient next to 0 then has the other sign: of a million pixels a few, whose steps go apart. A
+#: peer with another step or loss moves most pixels.
 EQUAL_PIXELS = 0.99
 #: How far the mean losses of the attacked images may be apart, as a share of what the attack adds to the loss. In half
 #: precision one sign in two hundred differs at every step, more in fp16 whose small gradients vanish, so that pixels
 #: are not held to be equal there, only what they come to.
 LOSS_APART = {"fp32": 0.01, "half": 0.1}
+#: The same of each image by itself, in fp32: wider, for a pixel that went the other way weighs more in one image than
+#: in the mean of many. A peer that goes astray on one image only is seen here.
+IMAGE_LOSS_APART = 0.1
 #: How far weights may be apart after the first step, as a share of its largest change of a weight: a pixel of the other
 #: sign changes a gradient little, the rounding of a half precision (2^-8) adds up over tokens and layers.
 WEIGHTS_APART = {"fp32": 0.05, "half": 0.5}
@@ -56,7 +60,7 @@ class Comparison:
     name: str
     unit: str
     work: int  # images x steps of one call
-    passes: float  # of an image through the tower, in FLOPs of a forward pass, an image x step
+    passes: float  # of ours through the tower, in FLOPs of a forward pass, an image x step
     settings: dict
     checked: Callable[[], Any]  # ours from the peer's start
     ours: Callable[[], Any]  # ours as it is timed
@@ -69,14 +73,20 @@ class Comparison:
 def ours(task: Task, precision: str = "fp32", compiled: bool = False) -> Callable[..., Tensor]:
     """PGD as ``zsar evaluate`` runs it; called with ``start``, from there instead of its own random points."""
     objective = cross_entropy(fast(task.classifier, precision, compiled), task.labels)
-    return partial(pgd, objective, task.images, eps=task.eps, alpha=task.alpha, steps=task.steps)
+    return partial(pgd, objective, task.images, eps=task.eps, alpha=task.alpha, steps=task.steps,
+                   micro_batch=micro_batch(task))
+
+
+def micro_batch(task: Task) -> int:
+    """Images in one forward pass of ours: the default, but no more than there are, or filling would be timed."""
+    return min(len(task.images), MICRO_BATCH.get(task.images.device.type, len(task.images)))
 
 
 def measure(comparison: Comparison, device: torch.device, flops: int, rates: dict[str, float]) -> dict:
     """A row: name, settings, ours, peer, ratio, agreement. Where the two disagree, nothing is timed.
 
     The first call of each side is the one that is compared, its memory is looked at, and it warms up; a peer of a
-    single repeat is not run again: its first call is the one repeat. ``flops``: of an image's way through the tower;
+    single repeat is not run again: its first call is the one repeat. ``flops``: of an image's way through our tower;
     ``rates``: of matrix products, by precision.
     """
     own, other = first_call(comparison.checked, device), first_call(comparison.peer, device)
@@ -86,17 +96,16 @@ def measure(comparison: Comparison, device: torch.device, flops: int, rates: dic
         return row | {"ours": None, "peer": None, "ratio": None, "agreement": agreement}
     again = comparison.peer_repeats if comparison.peer_repeats > 1 else 0
     timings = in_turn([(comparison.ours, comparison.repeats), (comparison.peer, again)], device)
-    sides = [_side(comparison, first, timing, flops, rates)
-             for first, timing in zip((own, other), timings, strict=True)]
+    sides = [_side(comparison.work, first, timing) for first, timing in zip((own, other), timings, strict=True)]
+    reached = sides[0]["images_x_steps_per_second"] * comparison.passes * flops
+    sides[0]["share_of_matrix_rate"] = {name: reached / rate for name, rate in rates.items()}
     return row | {"ours": sides[0], "peer": sides[1], "ratio": sides[1]["seconds"] / sides[0]["seconds"],
                   "agreement": agreement}
 
 
-def _side(comparison: Comparison, first: First, timing: Timing | None, flops: int, rates: dict[str, float]) -> dict:
+def _side(work: int, first: First, timing: Timing | None) -> dict:
     timing = timing or Timing(first.seconds, [first.seconds, first.seconds], 1)
-    speed = comparison.work / timing.seconds
-    return {"images_x_steps_per_second": speed, **timing._asdict(), "memory_bytes": first.memory_bytes,
-            "share_of_matrix_rate": {name: speed * comparison.passes * flops / rate for name, rate in rates.items()}}
+    return {"images_x_steps_per_second": work / timing.seconds, **timing._asdict(), "memory_bytes": first.memory_bytes}
 
 
 def comparisons(dataset: ImageDataset, task: Task, speed: Speed,
@@ -109,9 +118,10 @@ def comparisons(dataset: ImageDataset, task: Task, speed: Speed,
     described = {"model": task.classifier.clip.name, "classes": len(task.classifier.classnames),
                  "images": len(task.images), "size": task.images.shape[-1], "precision": speed.precision,
                  "compiled": speed.compiled}
+    clip = as_open_clip(task.classifier.clip)
     if HERE:
-        yield attack_comparison("torchattacks' PGD", task, torchattacks_pgd(task), speed, speed.repeats, described)
-    clip = trainable(task.classifier.clip)
+        peer = torchattacks_pgd(task, clip)
+        yield attack_comparison("torchattacks' PGD", task, peer, speed, speed.repeats, described)
     yield attack_comparison("plain PyTorch loop", task, plain_loop(task, clip), speed, speed.repeats, described)
     # Where prompts are taken in parts a step takes minutes, and all steps take the same
     whole = described["classes"] <= speed.chunk
@@ -130,7 +140,7 @@ def attack_comparison(name: str, task: Task, peer: Callable[[], Tensor], speed: 
     """Ours beside another attack. A step is a forward pass and one back to the pixels, which costs as much."""
     own = ours(task, speed.precision, speed.compiled)
     settings = {**settings, "attack": "pgd", "steps": task.steps, "eps_255": round(task.eps * 255, 6),
-                "alpha_255": round(task.alpha * 255, 6)}
+                "alpha_255": round(task.alpha * 255, 6), "micro_batch": micro_batch(task)}
     half = {speed.precision, settings.setdefault("peer_precision", "fp32")} != {"fp32"}
     return Comparison(name, "images x steps/s", len(task.images) * task.steps, 2, settings,
                       partial(own, start=task.start()), own, peer, partial(same_images, task, half), speed.repeats,
@@ -139,15 +149,23 @@ def attack_comparison(name: str, task: Task, peer: Callable[[], Tensor], speed: 
 
 @torch.no_grad()
 def same_images(task: Task, half: bool, own: Tensor, peer: Tensor) -> dict:
-    """Whether two attacks from one start came to the same images, bit for bit or in half precision by their loss."""
-    clean, ours_loss, peer_loss = (
-        F.cross_entropy(all_logits(task.classifier, images), task.labels.to(images.device)).item()
-        for images in (task.images, own, peer))
-    equal, tolerance = (own == peer).double().mean().item(), LOSS_APART["half" if half else "fp32"]
-    near = abs(ours_loss - peer_loss) <= tolerance * abs(ours_loss - clean)  # False for NaN
-    return {"agrees": near and (half or equal >= EQUAL_PIXELS), "equal_pixels": equal,
-            "largest_difference_255": 255 * (own - peer).abs().max().item(), "clean_loss": clean, "loss": ours_loss,
-            "peer_loss": peer_loss, "tolerance": {"loss": tolerance, **({} if half else {"pixels": EQUAL_PIXELS})}}
+    """Whether two attacks from one start came to the same images, up to rounding, by pixels and by their loss.
+
+    In half precision by the mean of the loss alone. ``correctness_differs``: images of which one side's is fooled only.
+    """
+    logits = [all_logits(task.classifier, images) for images in (task.images, own, peer)]
+    losses = [F.cross_entropy(found, task.labels, reduction="none") for found in logits]
+    clean, ours_loss, peer_loss = (loss.mean().item() for loss in losses)
+    right = [found.argmax(1) == task.labels for found in logits[1:]]
+    added, apart = abs(ours_loss - clean), (losses[1] - losses[2]).abs().max().item()
+    equal, tolerance = (own == peer).double().mean().item(), {"loss": LOSS_APART["half" if half else "fp32"]}
+    agrees = abs(ours_loss - peer_loss) <= tolerance["loss"] * added  # False for NaN
+    if not half:
+        tolerance |= {"pixels": EQUAL_PIXELS, "image_loss": IMAGE_LOSS_APART}
+        agrees = agrees and equal >= EQUAL_PIXELS and apart <= IMAGE_LOSS_APART * added
+    return {"agrees": agrees, "equal_pixels": equal, "largest_difference_255": 255 * (own - peer).abs().max().item(),
+            "clean_loss": clean, "loss": ours_loss, "peer_loss": peer_loss, "largest_loss_difference": apart,
+            "correctness_differs": int((right[0] != right[1]).sum()), "images": len(own), "tolerance": tolerance}
 
 
 def training_comparison(dataset: ImageDataset, task: Task, speed: Speed, peer_precision: str,

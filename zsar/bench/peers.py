@@ -1,4 +1,7 @@
-"""The programs that ours is measured beside, given the same classifier, images, labels and random start."""
+"""The programs that ours is measured beside, given the same weights, images, labels and random start.
+
+They run on the model as open_clip gives it (``as_open_clip``): what ours saves inside the tower is part of the measure.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -8,13 +11,13 @@ from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zsar.attacks.balls import random_point
 from zsar.bench.timing import seconds
 from zsar.clip import Clip, ZeroShotClassifier
-from zsar.fast import FastClassifier
 from zsar.recipes import Recipe
+from zsar.towers import only_class_token
 
 HERE = find_spec("torchattacks") is not None
 NEEDED = 'torchattacks is not here, and is left out: pip install --no-deps "torchattacks>=3.5.1"'
@@ -48,10 +51,32 @@ def _seeded(device: torch.device) -> Iterator[None]:
         yield
 
 
-def torchattacks_pgd(task: Task) -> Callable[[], Tensor]:
-    """PGD of torchattacks, on the frozen classifier with its text encoded once, but without its checks of pixels."""
+def as_open_clip(clip: Clip) -> Clip:
+    """A copy as open_clip loads it: its last block computes all tokens, and its weights want gradients.
+
+    All but the logit scale, which the peers take as the number that it is.
+    """
+    found = copy.deepcopy(clip).requires_grad_(True)
+    found.model.logit_scale.requires_grad_(False)
+    only_class_token(found.model.visual, False)
+    return found
+
+
+class PlainClassifier(nn.Module):
+    """Logits as a user writes them: cosines of an ``as_open_clip`` tower with text encoded once, pixels unchecked."""
+
+    def __init__(self, classifier: ZeroShotClassifier, clip: Clip):
+        super().__init__()
+        self.clip, self.text, self.scale = clip, classifier.text_features, classifier.logit_scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * self.clip.features(images) @ self.text.T
+
+
+def torchattacks_pgd(task: Task, clip: Clip) -> Callable[[], Tensor]:
+    """PGD of torchattacks on an ``as_open_clip`` clip; it takes the gradient to the pixels only."""
     from torchattacks import PGD
-    attack = PGD(FastClassifier(task.classifier), eps=task.eps, alpha=task.alpha, steps=task.steps)
+    attack = PGD(PlainClassifier(task.classifier, clip), eps=task.eps, alpha=task.alpha, steps=task.steps)
 
     def run() -> Tensor:
         with _seeded(task.images.device):
@@ -72,19 +97,12 @@ def ascend(images: Tensor, start: Tensor, eps: float, alpha: float, steps: int,
     return points
 
 
-def trainable(clip: Clip) -> Clip:
-    """A copy whose weights want gradients, as open_clip and the released code load them; all but the logit scale."""
-    found = copy.deepcopy(clip).requires_grad_(True)
-    found.model.logit_scale.requires_grad_(False)
-    return found
-
-
 def plain_loop(task: Task, clip: Clip) -> Callable[[], Tensor]:
-    """A loop around ``loss.backward()`` with the text encoded once; of a ``trainable`` clip it fills all gradients."""
-    text, scale = task.classifier.text_features, task.classifier.logit_scale
+    """A loop around ``loss.backward()`` with the text encoded once; it fills the gradients of the whole image tower."""
+    logits = PlainClassifier(task.classifier, clip)
 
     def backward(points: Tensor) -> None:
-        F.cross_entropy(scale * clip.features(points) @ text.T, task.labels).backward()
+        F.cross_entropy(logits(points), task.labels).backward()
 
     return lambda: ascend(task.images, task.start(), task.eps, task.alpha, task.steps, backward)
 
@@ -92,7 +110,7 @@ def plain_loop(task: Task, clip: Clip) -> Callable[[], Tensor]:
 class Released:
     """Forward and backward as the authors' script does it: through both towers, all prompts encoded at every pass.
 
-    The gradients of all weights are computed as well, of which an attack throws all away. ``clip`` is ``trainable``;
+    The gradients of all weights are computed as well, of which an attack throws all away. ``clip``: ``as_open_clip``;
     ``precision`` that of the autocast: ``fp32`` (none), ``bf16``, or the script's ``fp16``.
 
     Prompts are taken ``chunk`` at a time, where the graph of all of them does not fit into memory: each is encoded with
@@ -151,7 +169,7 @@ class ReleasedTraining:
 
     def __init__(self, task: Task, recipe: Recipe, chunk: int, precision: str = "fp32"):
         self.task, self.recipe = task, recipe
-        self.form = Released(task.classifier, trainable(task.classifier.clip), chunk, precision)
+        self.form = Released(task.classifier, as_open_clip(task.classifier.clip), chunk, precision)
         self.tower = list(self.form.clip.model.visual.parameters())
         self.optimizer = torch.optim.SGD(self.tower, lr=recipe.lr, momentum=recipe.momentum)
         # torch begins with a scale of 65536, overflows, and skips the steps in which it finds a smaller one

@@ -9,7 +9,7 @@ import torch
 
 from zsar.attacks import attack_from_settings, attack_settings, cross_entropy
 from zsar.bench.comparisons import Speed, ours
-from zsar.bench.peers import HERE, Task, torchattacks_pgd
+from zsar.bench.peers import HERE, Task, as_open_clip, torchattacks_pgd
 from zsar.bench.timing import seconds
 from zsar.clip import Clip, ZeroShotClassifier, load_clip
 from zsar.datasets import ImageDataset, load_dataset
@@ -42,12 +42,13 @@ def scaling(make: Callable[[int, int, int], Task], speed: Speed, where: Iterable
     """Images x steps a second of ours and of torchattacks, where it is here, at each of ``points``: one run of each
     after one of a single step. ``make(batch, classes, steps)`` makes the task.
     """
-    rows = []
+    rows, clip = [], None
     for varied, batch, classes, steps in where:
         task = make(batch, classes, steps)
+        clip = clip or as_open_clip(task.classifier.clip)
         row = {"varied": varied, "batch": batch, "classes": classes, "steps": steps,
                "ours": _rate(partial(ours, precision=speed.precision, compiled=speed.compiled), task)}
-        rows.append(row | ({"torchattacks": _rate(torchattacks_pgd, task)} if HERE else {}))
+        rows.append(row | ({"torchattacks": _rate(partial(torchattacks_pgd, clip=clip), task)} if HERE else {}))
     return rows
 
 

@@ -17,7 +17,7 @@ def table(record: dict) -> str:
 def _title(settings: dict, classes: int, steps: int) -> str:
     return ", ".join([
         settings["model"], f"{classes} classes", f"{settings['images']} images of {settings['size']} px",
-        f"PGD-{steps} at eps {settings['eps_255']:g}/255",
+        f"PGD-{steps} at eps {settings['eps_255']:g}/255", f"ours {settings['micro_batch']} images at a time",
         f"ours in {settings['precision']}{' and compiled' * settings['compiled']}"])
 
 
@@ -50,7 +50,9 @@ def agreement(found: dict) -> str:
     if found["equal_pixels"] == 1:
         return "every pixel the same, bit for bit"
     return (f"{100 * found['equal_pixels']:.3f} % of pixels bit for bit, others up to "
-            f"{found['largest_difference_255']:.2g} grey levels; loss {found['loss']:.3f}, {found['peer_loss']:.3f}")
+            f"{found['largest_difference_255']:.2g} grey levels; loss {found['loss']:.3f}, {found['peer_loss']:.3f}, "
+            f"of an image apart by {found['largest_loss_difference']:.1g} at most; {found['correctness_differs']} of "
+            f"{found['images']} differ in being fooled")
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
-"""Seconds and memory of work on a device, and the rate of one large matrix product, by which a model's is judged."""
+"""Seconds and memory of work on a device, operation by operation too, and the rate of one large matrix product."""
 
 import ctypes
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from zsar.clip import Clip
@@ -70,6 +72,23 @@ def in_turn(works: Sequence[tuple[Callable[[], object], int]], device: torch.dev
             if number < repeats:
                 own.append(seconds(work, device))
     return [Timing(statistics.median(own), [min(own), max(own)], len(own)) if own else None for own in found]
+
+
+def operation_seconds(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds that each of torch's operations took by itself on the processor in one call of ``work``.
+
+    The profiler's notes on its own doings, which it writes past Python to the standard error, are not shown.
+    """
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            work()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    return {event.key.removeprefix("aten::"): event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, side: int | None = None) -> float:
