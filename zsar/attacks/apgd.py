@@ -59,7 +59,7 @@ def apgd(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
 def _losses(name: str, clean: Tensor, labels: Tensor) -> list[Callable[[Tensor], LogitLoss]]:
     """The losses to ascend one after the other, each made for the rows that are left: one, or one a target."""
     if (classes := clean.shape[1]) < (least := {"ce": 2, "dlr": 3, "targeted-dlr": 4}[name]):
-        warnings.warn(f"{name} needs {least} classes and found {classes}: "
+        warnings.warn(f"APGD on {name} needs {least} classes and found {classes}: "
                       + ("the difference of the two logits takes its place" if classes == 2 else
                          "the third stands for the fourth"), stacklevel=3)
     if name == "targeted-dlr":

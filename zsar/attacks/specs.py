@@ -42,7 +42,7 @@ def attack_settings(name: str, eps_255: float, alpha_255: float | None = None, s
         raise unknown_name("attack", name, ATTACKS)
     for option, value in (("alpha", alpha_255), ("steps", steps), ("iterate", iterate)):
         if value is not None and option not in OPTIONS[name]:
-            raise AttackSettingsError(f"attack {name} has no {option}")
+            raise AttackSettingsError(f"{name} has no {option}")
     if name == "none":
         return {"attack": "none"}
     settings = {"attack": name, "norm": "linf", "eps_255": eps_255}
@@ -78,8 +78,11 @@ def parse_attack(text: str, eps_255: float) -> dict:
         raise AttackSettingsError(f"attack {text!r}: expected numbers of grey levels behind @, such as @4:1") from error
     if found["name"] == "none" and eps is not None:
         raise AttackSettingsError(f"attack {text!r}: none has no eps")
-    return attack_settings(found["name"], eps_255 if eps is None else eps, alpha,
-                           int(found["steps"]) if found["steps"] else None, found["iterate"])
+    try:
+        return attack_settings(found["name"], eps_255 if eps is None else eps, alpha,
+                               int(found["steps"]) if found["steps"] else None, found["iterate"])
+    except AttackSettingsError as error:  # which of many words it was
+        raise AttackSettingsError(f"attack {text!r}: {error}") from error
 
 
 def spell_attack(settings: dict) -> str:
