@@ -53,7 +53,7 @@ def apgd(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
         return search(classifier, part, labels[rows], walk, makers[run % len(makers)](rows), steps + 1,
                       micro_batch=micro_batch)
 
-    return in_turn(images, [partial(attempt, run) for run in range(restarts * len(makers))])[0]
+    return in_turn(images, [partial(attempt, run) for run in range(restarts * len(makers))])
 
 
 def _losses(name: str, clean: Tensor, labels: Tensor) -> list[Callable[[Tensor], LogitLoss]]:

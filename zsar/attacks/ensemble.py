@@ -30,4 +30,4 @@ def ensemble(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Ten
 
     attacks = (partial(apgd, steps=steps), partial(apgd, steps=steps, loss="targeted-dlr"),
                partial(square, queries=queries))
-    return in_turn(images, [partial(attempt, attack) for attack in attacks])[0]
+    return in_turn(images, [partial(attempt, attack) for attack in attacks])

@@ -91,10 +91,10 @@ class _Judge:
         return logits
 
 
-def in_turn(images: Tensor, attempts: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+def in_turn(images: Tensor, attempts: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]]) -> Tensor:
     """Several searches, each on the images that those before it left: ``attempt(rows) -> images, fooled``.
 
-    Returns what ``search`` does: images [N, 3, H, W], those of the last search where none fooled, and bool [N].
+    Returns images [N, 3, H, W], those of the last search where none fooled.
     """
     result, left = images.clone(), torch.arange(len(images), device=images.device)
     for attempt in attempts:
@@ -103,9 +103,7 @@ def in_turn(images: Tensor, attempts: Iterable[Callable[[Tensor], tuple[Tensor, 
         found, fooled = attempt(left)
         result[left] = found
         left = left[~fooled]
-    fooled = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    fooled[left] = False
-    return result, fooled
+    return result
 
 
 def misclassified(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor,
