@@ -26,7 +26,7 @@ from zsar.bench.noise import noise
 from zsar.bench.peers import Released, ReleasedAttack, Task, as_open_clip
 from zsar.bench.table import agreement
 from zsar.clip import ZeroShotClassifier
-from zsar.towers import ClassTokenBlock, last_block, only_class_token
+from zsar.towers import ClassTokenBlock, trim
 
 CPU = torch.device("cpu")
 ALL = ["torchattacks' PGD", "plain PyTorch loop", "released code's attack", "released code's training step"]
@@ -41,7 +41,7 @@ def with_torchattacks():
 def our_clip(tiny_clip):
     """The tiny CLIP as ``load_clip`` would give it."""
     clip = copy.deepcopy(tiny_clip)
-    only_class_token(clip.model.visual)
+    trim(clip.model.visual)
     return clip
 
 
@@ -142,15 +142,16 @@ def test_all_sides_come_to_the_same(task):
 def test_peers_run_what_open_clip_gives_them(task):
     clip = task.classifier.clip
     peer = as_open_clip(clip)
-    assert isinstance(last_block(clip.model.visual), ClassTokenBlock)
-    assert not isinstance(last_block(peer.model.visual), ClassTokenBlock)
+    assert ClassTokenBlock in map(type, clip.model.visual.modules())
+    assert ClassTokenBlock not in map(type, peer.model.visual.modules())
     asked = {name for name, weight in peer.named_parameters() if weight.requires_grad}
     assert asked == {name for name, _ in peer.named_parameters()} - {"model.logit_scale"}
     assert not any(weight.requires_grad for weight in clip.parameters())
     plain = peers.PlainClassifier(task.classifier, peer)
     assert torch.allclose(plain(task.images), task.classifier.logits(task.images), atol=1e-5)
     blocks = []
-    last_block(peer.model.visual).register_forward_hook(lambda block, given, found: blocks.append(found.shape[1]))
+    last = peer.model.visual.transformer.resblocks[-1]
+    last.register_forward_hook(lambda block, given, found: blocks.append(found.shape[1]))
     for side in (peers.torchattacks_pgd(task, peer), peers.plain_loop(task, peer), ReleasedAttack(task, peer, 100)):
         side()
     assert len(blocks) == 3 * task.steps and min(blocks) > 1  # tokens that the last block computes

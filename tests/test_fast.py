@@ -21,9 +21,9 @@ def bf16(classifier):
 
 @pytest.fixture
 def uncompiled():
-    module.compiled_tower.cache_clear()
+    module.compiled_embedding.cache_clear()
     yield
-    module.compiled_tower.cache_clear()
+    module.compiled_embedding.cache_clear()
 
 
 def test_nothing_to_change_is_the_classifier_itself(classifier):

@@ -1,4 +1,4 @@
-"""The last block computes the class token alone: the same embeddings, gradients and training for less."""
+"""A trimmed tower: the same embeddings, gradients and training for less."""
 
 import copy
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from zsar.clip import load_clip
 from zsar.methods import make_student
-from zsar.towers import ClassTokenBlock, last_block, only_class_token
+from zsar.towers import ClassTokenBlock, PackedBlock, PatchProduct, is_plain, trim
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def clip():
 @pytest.fixture(scope="module")
 def plain(clip):
     found = copy.deepcopy(clip)
-    only_class_token(found.model.visual, False)
+    trim(found.model.visual, False)
     return found
 
 
@@ -31,11 +31,12 @@ def pictures():
         return torch.rand(6, 3, 48, 48)
 
 
-def test_only_the_kind_of_a_block_differs(clip, plain):
-    assert isinstance(last_block(clip.model.visual), ClassTokenBlock)
-    assert not isinstance(last_block(plain.model.visual), ClassTokenBlock)
+def test_only_the_kinds_of_modules_differ(clip, plain):
+    kinds = {PatchProduct, PackedBlock, ClassTokenBlock}
+    assert kinds <= set(map(type, clip.model.visual.modules()))
+    assert not kinds & set(map(type, plain.model.visual.modules()))
     assert clip.digest == plain.digest
-    assert isinstance(last_block(copy.deepcopy(clip).model.visual), ClassTokenBlock)
+    assert kinds <= set(map(type, copy.deepcopy(clip).model.visual.modules()))
 
 
 def test_the_embeddings_are_those_of_open_clip(clip, plain, pictures):
@@ -74,6 +75,6 @@ def test_other_towers_are_left_as_they_are(name, kept):
     config = open_clip.get_model_config(name)["vision_cfg"]
     with torch.device("meta"):
         tower = open_clip.model._build_vision_tower(64, open_clip.model.CLIPVisionCfg(**config))
-    only_class_token(tower)
-    assert (last_block(tower) is not None) == kept
+    trim(tower)
+    assert is_plain(tower) == kept
     assert any(isinstance(part, ClassTokenBlock) for part in tower.modules()) == kept

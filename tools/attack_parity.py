@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--attacks", default="apgd-ce,apgd-dlr")
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--datasets", default=",".join(get_profile("drawn").datasets))
     parser.add_argument("--out", type=Path, default=Path("data/results/attack-parity.json"))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -69,7 +70,7 @@ def main() -> None:
     for attack in args.attacks.split(","):
         for name in args.models.split(","):
             clip = model(name)
-            for task in get_profile("drawn").datasets:
+            for task in args.datasets.split(","):
                 dataset = datasets.load_dataset(task, "test").subset(args.images, 0)
                 if (name, task, attack, len(dataset)) in done:
                     continue

@@ -25,7 +25,7 @@ from zsar.checkpoints import (
 from zsar.errors import CheckpointError, ClassNamesError, PixelRangeError, UnknownNameError, first_line, unknown_name
 from zsar.paths import data_path
 from zsar.tokenizer import WordTokenizer
-from zsar.towers import only_class_token
+from zsar.towers import trim
 
 TEMPLATES = ("This is a photo of a {}.",)
 
@@ -76,10 +76,18 @@ class Clip(nn.Module):
         Differentiable, and not clamped after the resize. The bicubic kernel is the antialiased one of CLIP's own
         preprocessing; enlarging with the plain one would let a perturbation overshoot more.
         """
+        return self.normalize(self.resize(images))
+
+    def resize(self, images: Tensor) -> Tensor:
+        """The first half of ``preprocess``: [B, 3, H, W] to [B, 3, S, S], still in [0, 1] (nearly: not clamped)."""
         images, size = images.to(self.device), self.image_size
         if images.shape[-2:] != (size, size):
             images = resize(images, [size, size] if self.squash else [size], self.interpolation, antialias=True)
             images = center_crop(images, [size, size])
+        return images
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """The second half of ``preprocess``: the mean and the spread of colours that the tower was trained with."""
         return (images - self.mean) / self.std
 
     def embed(self, images: Tensor) -> Tensor:
@@ -306,7 +314,7 @@ def _load(name: str, pretrained: str | None, stamp: tuple, device: torch.device)
     model, tokenizer = _build_drawn() if name == "drawn" else _build(name, config)
     for part in weights:
         load_weights(model, name, part)
-    only_class_token(model.visual)
+    trim(model.visual)
     try:
         clip = Clip(model, tokenizer, name=name, preprocess=own | preprocess)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,8 +1,9 @@
 """The same classifier at another speed: its gradients in lower precision or compiled, its answers as they were."""
 
+import copy
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,14 @@ class FastClassifier(nn.Module):
         super().__init__()
         check_precision(precision, exact.clip.device)
         self.exact, self.precision, self.classnames = exact, precision, exact.classnames
-        self._tower = compiled_tower(exact.clip) if compiled else exact.clip.tower
+        clip = in_half(exact.clip) if precision == "bf16" else exact.clip
+        self._embed = compiled_embedding(clip) if compiled else partial(embedding, clip)
         self.eval()
 
     def logits(self, images: Tensor) -> Tensor:
         """Images float32 [B, 3, H, W] in [0, 1] to logits float32 [B, K]."""
         with torch.autocast(self.exact.clip.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            embeddings = self._tower(self.exact.clip.preprocess(images))
+            embeddings = self._embed(self.exact.clip.resize(images))
         return self.exact.of_features(F.normalize(embeddings.float(), dim=-1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,9 +65,25 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 @lru_cache(maxsize=1)
-def compiled_tower(clip: Clip) -> Callable[[Tensor], Tensor]:
-    """The image tower compiled, once for all datasets: behind the resize every micro-batch has one shape."""
-    return _Compiled(clip.tower)
+def in_half(clip: Clip) -> Clip:
+    """A copy whose matrix products hold their weights in bfloat16, so that autocast need not cast them each time."""
+    text = (value for name, value in clip.model.named_parameters() if not name.startswith("visual."))
+    found = copy.deepcopy(clip, {id(part): part for part in (clip.tokenizer, *text)})  # which both share
+    for part in found.model.visual.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
+            part.bfloat16()
+    return found
+
+
+def embedding(clip: Clip, resized: Tensor) -> Tensor:
+    """The image tower's own output [B, D] for images in [0, 1] of its size."""
+    return clip.tower(clip.normalize(resized))
+
+
+@lru_cache(maxsize=1)
+def compiled_embedding(clip: Clip) -> Callable[[Tensor], Tensor]:
+    """``embedding`` compiled, once for all datasets: behind the resize every micro-batch has one shape."""
+    return _Compiled(partial(embedding, clip))
 
 
 def cpu_has_bf16() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zsar import kernels
 from zsar.errors import AttackSettingsError, unknown_name
 
 
@@ -99,7 +100,10 @@ def random_point(clean: Tensor, seeds: Tensor, restart: int, eps: float, norm: s
 
 def uniform(like: Tensor, seeds: Tensor, stream: int) -> Tensor:
     """float32 in [0, 1) shaped as ``like``: element j of image i is a hash of (seeds[i], stream, j), 24 bits of it."""
-    key = _splitmix64(_splitmix64(seeds) + stream).view(-1, 1, 1, 1)
+    keys = _splitmix64(_splitmix64(seeds) + stream)
+    if like.is_cuda and kernels.usable():
+        return kernels.uniform(keys, like)
+    key = keys.view(-1, 1, 1, 1)
     counter = torch.arange(like[0].numel(), device=like.device).view(1, *like.shape[1:])
     return (_splitmix64(key + counter) >> 40 & (1 << 24) - 1).float() * 2.0**-24
 

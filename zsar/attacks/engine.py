@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from zsar.attacks.balls import length
+from zsar import kernels
+from zsar.attacks.balls import length, project
 from zsar.attacks.objectives import Objective, logits_of
 from zsar.errors import AttackSettingsError
 
@@ -70,3 +71,10 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return gradient.sign() + 0 * gradient  # the sign of NaN is 0, a silent weak attack: let NaN be seen
     return gradient / length(gradient).clamp_min(1e-30)
+
+
+def ascend(points: Tensor, clean: Tensor, gradient: Tensor, eps: float, alpha: float, norm: str) -> Tensor:
+    """A step of length ``alpha`` from ``points``, projected onto the ball around ``clean`` and onto [0, 1]."""
+    if norm == "linf" and points.is_cuda and kernels.usable():
+        return kernels.signed_step(points, clean, gradient, alpha, eps)
+    return project(points + alpha * direction(gradient, norm), clean, eps, norm)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zsar.attacks.balls import check_seeds, check_settings, project, random_point
-from zsar.attacks.engine import NOT_FINITE, direction, look, micro_batches
+from zsar.attacks.balls import check_seeds, check_settings, random_point
+from zsar.attacks.engine import NOT_FINITE, ascend, look, micro_batches
 from zsar.attacks.objectives import LogitLoss, Objective, cross_entropy_loss
 from zsar.attacks.search import search
 from zsar.clip import check_images
@@ -91,7 +91,7 @@ class _Steps:
         return random_point(self.images[index], self.seeds[index], 0, self.eps, "linf")
 
     def step(self, number: int, index: Tensor, points: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        return project(points + self.alpha * direction(gradient, "linf"), self.images[index], self.eps, "linf")
+        return ascend(points, self.images[index], gradient, self.eps, self.alpha, "linf")
 
 
 def _check_starts(images: Tensor, start: Tensor | None, random_start: bool, restarts: int) -> None:
@@ -113,7 +113,7 @@ def _ascend(objective: Objective, clean: Tensor, first: Tensor, index: Tensor, e
         if momentum:
             mean_size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-30)
             gradient = velocity = momentum * velocity + gradient / mean_size
-        adversarial = project(adversarial + alpha * direction(gradient, norm), clean, eps, norm)
+        adversarial = ascend(adversarial, clean, gradient, eps, alpha, norm)
     return adversarial.detach()
 
 

@@ -203,6 +203,8 @@ def _fill(record: dict, bench: Bench, out: Path | None) -> None:
         if bench.settings.classes is not None:
             for part in bench.sweeps():
                 record |= part
+                if out:
+                    write_json(out, record)
     record["complete"] = True
     if out:
         write_json(out, record)

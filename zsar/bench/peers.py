@@ -17,7 +17,7 @@ from zsar.attacks.balls import random_point
 from zsar.bench.timing import seconds
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.recipes import Recipe
-from zsar.towers import only_class_token
+from zsar.towers import trim
 
 HERE = find_spec("torchattacks") is not None
 NEEDED = 'torchattacks is not here, and is left out: pip install --no-deps "torchattacks>=3.5.1"'
@@ -52,13 +52,13 @@ def _seeded(device: torch.device) -> Iterator[None]:
 
 
 def as_open_clip(clip: Clip) -> Clip:
-    """A copy as open_clip loads it: its last block computes all tokens, and its weights want gradients.
+    """A copy as open_clip loads it: nothing of its tower trimmed (``zsar.towers``), and its weights want gradients.
 
     All but the logit scale, which the peers take as the number that it is.
     """
     found = copy.deepcopy(clip).requires_grad_(True)
     found.model.logit_scale.requires_grad_(False)
-    only_class_token(found.model.visual, False)
+    trim(found.model.visual, False)
     return found
 
 
