@@ -1,6 +1,7 @@
 """What every attack does over and over: a forward pass, and one back to the pixels, in micro-batches of one shape."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -8,11 +9,14 @@ from torch import Tensor
 from zsar import kernels
 from zsar.attacks.balls import length, project
 from zsar.attacks.objectives import Objective, logits_of
+from zsar.clip import ZeroShotClassifier
 from zsar.errors import AttackSettingsError
 
 #: Images in one forward pass. On a CPU 20 cost as little an image as 40 do, and a sixth less than 10 (48 px, one
 #: thread); the fewer they are, the less is filled up where an attack has let go of most images.
 MICRO_BATCH = {"cpu": 20, "cuda": 256}
+#: Micro-batches at a time on a CPU, at most: between its operations each needs Python, which does one thing at a time.
+AT_A_TIME = 4
 NOT_FINITE = ("the attack's gradient is NaN or infinite: the objective is not finite at these images (half precision, "
               "a logarithm of 0, or broken weights)")
 LOGITS_NOT_FINITE = ("logits are NaN or infinite, and such an image would count as fooled: half precision, broken "
@@ -24,6 +28,33 @@ def micro_batches(n: int, device: torch.device, size: int | None = None) -> Iter
     size = size or MICRO_BATCH.get(device.type, 64)
     for rows in torch.arange(n, device=device).split(size) if n else ():
         yield rows, rows.repeat(-(-size // len(rows)))[:size]
+
+
+def for_each(work: Callable[[Tensor, Tensor], None], n: int, device: torch.device, size: int | None = None,
+             together: bool = False) -> None:
+    """Call ``work(rows, index)`` for each of ``micro_batches``.
+
+    ``together``: on a CPU several at a time, each with its share of torch's threads, so that none waits for the others
+    at every operation; for work that shares nothing but what it reads, and tensors of which each writes its own rows.
+    """
+    batches, threads = list(micro_batches(n, device, size)), torch.get_num_threads()
+    workers = min(threads, len(batches), AT_A_TIME) if together and device.type == "cpu" else 1
+    if workers < 2:
+        for batch in batches:
+            work(*batch)
+        return
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    try:
+        for done in [pool.submit(work, *batch) for batch in batches]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, those under way are the last
+        torch.set_num_threads(threads)  # it holds for all threads where MKL multiplies
+
+
+def shares_nothing(classifier: object) -> bool:
+    """Whether several threads may ask it at a time: a ``ZeroShotClassifier`` of which nothing is in training mode."""
+    return type(classifier) is ZeroShotClassifier and not any(part.training for part in classifier.modules())
 
 
 def exact_of(classifier: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor] | None:

@@ -31,9 +31,14 @@ def check_labels(classifier: Callable[[Tensor], Tensor], labels: Tensor) -> None
 
 
 def objective_of(classifier: Callable[[Tensor], Tensor], loss: LogitLoss) -> Objective:
-    """A loss of logits as an objective of images."""
+    """A loss of logits as an objective of images; its ``classifier`` says what it climbs."""
     logits = logits_of(classifier)
-    return lambda images, index: loss(logits(images), index)
+
+    def objective(images: Tensor, index: Tensor) -> Tensor:
+        return loss(logits(images), index)
+
+    objective.classifier = classifier
+    return objective
 
 
 def cross_entropy(classifier: Callable[[Tensor], Tensor], labels: Tensor, targeted: bool = False) -> Objective:

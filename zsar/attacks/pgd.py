@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zsar.attacks.balls import check_seeds, check_settings, random_point
-from zsar.attacks.engine import NOT_FINITE, ascend, look, micro_batches
+from zsar.attacks.engine import NOT_FINITE, ascend, for_each, look, shares_nothing
 from zsar.attacks.objectives import LogitLoss, Objective, cross_entropy_loss
 from zsar.attacks.search import search
 from zsar.clip import check_images
@@ -50,7 +50,8 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
     if eps == 0:
         return images.clone()
     adversarial = torch.empty_like(images)
-    for rows, index in micro_batches(len(images), images.device, micro_batch):
+
+    def work(rows: Tensor, index: Tensor) -> None:
         clean = images[index]
         if start is not None or not random_start:
             starts = [clean if start is None else start[index]]
@@ -58,6 +59,8 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
             starts = [random_point(clean, seeds[index], restart, eps, norm) for restart in range(restarts)]
         runs = [_ascend(objective, clean, first, index, eps, alpha, steps, norm, momentum) for first in starts]
         adversarial[rows] = _keep_best(objective, runs, index)[:len(rows)]
+
+    for_each(work, len(images), images.device, micro_batch, shares_nothing(getattr(objective, "classifier", None)))
     if checked and adversarial.isnan().any():
         raise AttackSettingsError(NOT_FINITE)
     return adversarial

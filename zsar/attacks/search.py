@@ -1,12 +1,21 @@
 """The worst iterate: a walk through the ball that ends, image by image, as soon as the classifier is fooled."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from zsar.attacks.engine import LOGITS_NOT_FINITE, NOT_FINITE, all_logits, exact_of, look, micro_batches
+from zsar.attacks.engine import (
+    LOGITS_NOT_FINITE,
+    NOT_FINITE,
+    all_logits,
+    exact_of,
+    for_each,
+    look,
+    shares_nothing,
+)
 from zsar.attacks.objectives import LogitLoss, check_labels, logits_of
 from zsar.clip import check_images
 from zsar.errors import AttackSettingsError
@@ -39,23 +48,23 @@ def search(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
     check_images(images)
     check_labels(classifier, labels)
     device, judge = images.device, _Judge(classifier, labels.to(images.device))
-    result, active = images.clone(), torch.arange(len(images), device=device)
+    result, active, together = images.clone(), torch.arange(len(images), device=device), shares_nothing(classifier)
 
-    def objective(points: Tensor, index: Tensor) -> Tensor:
-        return loss(judge.watch(points, index), index)
+    def advance(number: int, rows: Tensor, filled: Tensor) -> None:
+        index, own = active[filled], active[rows]
+        if number == 0:  # look at the clean images, and begin where they are right
+            judge.watch_exactly(images[index], own)
+            moved = walk.start(index)
+        else:  # the gradient's own forward pass shows whether the point before this step fools
+            seen = look(lambda points, index: loss(judge.watch(points, own), index), result[index], index, gradients)
+            moved = walk.step(number, index, result[index], *seen)
+        still = ~judge.fooled[own]
+        result[own[still]] = moved[:len(rows)][still]
 
     for number in range(looks + 1):
-        for rows, filled in micro_batches(len(active), device, micro_batch):
-            index, own, judge.rows = active[filled], active[rows], len(rows)
-            if number == 0:  # look at the clean images, and begin where they are right
-                judge.watch_exactly(images[index], index)
-                moved = walk.start(index)
-            else:  # the gradient's own forward pass shows whether the point before this step fools
-                moved = walk.step(number, index, result[index], *look(objective, result[index], index, gradients))
-            still = ~judge.fooled[own]
-            result[own[still]] = moved[:len(rows)][still]
+        for_each(partial(advance, number), len(active), device, micro_batch, together)
         active = active[~judge.fooled[active]]
-        if not judge.finite:
+        if not judge.all_finite():
             raise AttackSettingsError(LOGITS_NOT_FINITE)
     if result.isnan().any():
         raise AttackSettingsError(NOT_FINITE)
@@ -63,32 +72,38 @@ def search(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
 
 
 class _Judge:
-    """Keeps which images were misclassified when they were last looked at."""
+    """Keeps which images were misclassified when they were last looked at.
+
+    A micro-batch of points [B, 3, H, W] begins with those of the rows ``own``, and is filled up with others.
+    """
 
     def __init__(self, classifier: Callable[[Tensor], Tensor], labels: Tensor):
         self.logits_of, self.labels = logits_of(classifier), labels
         exact = exact_of(classifier)
         self.exact_logits_of = exact and logits_of(exact)
         self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
-        self.rows = 0  # of a micro-batch those that do not only fill it up
-        self.finite = torch.ones((), dtype=torch.bool, device=labels.device)
+        self.finite: list[Tensor] = []  # of each look since ``all_finite`` was asked
 
-    def watch(self, points: Tensor, index: Tensor) -> Tensor:
+    def watch(self, points: Tensor, own: Tensor) -> Tensor:
         """The logits at these points, to go on from; a fast classifier's suspicion is looked at exactly."""
-        logits = self._note(self.logits_of(points), index)
-        if self.exact_logits_of and self.fooled[index].any():
-            self.watch_exactly(points, index)
+        logits = self._note(self.logits_of(points), own)
+        if self.exact_logits_of and self.fooled[own].any():
+            self.watch_exactly(points, own)
         return logits
 
     @torch.no_grad()
-    def watch_exactly(self, points: Tensor, index: Tensor) -> None:
-        self._note((self.exact_logits_of or self.logits_of)(points), index)
+    def watch_exactly(self, points: Tensor, own: Tensor) -> None:
+        self._note((self.exact_logits_of or self.logits_of)(points), own)
 
-    def _note(self, logits: Tensor, index: Tensor) -> Tensor:
-        own, found = index[:self.rows], logits[:self.rows].argmax(1)
-        self.fooled[own] = found.to(self.fooled.device) != self.labels[own]
-        self.finite &= logits.isfinite().all().to(self.finite.device)
+    def _note(self, logits: Tensor, own: Tensor) -> Tensor:
+        self.fooled[own] = logits[:len(own)].argmax(1).to(self.fooled.device) != self.labels[own]
+        self.finite.append(logits.isfinite().all())
         return logits
+
+    def all_finite(self) -> bool:
+        finite = not self.finite or bool(torch.stack(self.finite).all())
+        self.finite.clear()
+        return finite
 
 
 def in_turn(images: Tensor, attempts: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]]) -> Tensor:
