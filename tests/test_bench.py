@@ -59,6 +59,9 @@ def clock(monkeypatch):
     return now
 
 
+FLOPS = timing.Flops(10, 20, 7)
+
+
 class Work:
     """Takes so many seconds in turn."""
 
@@ -72,28 +75,31 @@ class Work:
 
 
 def compared(own: Work, peer: Work, agrees: bool = True, peer_repeats: int = 3) -> Comparison:
-    return Comparison("name", "unit", 80, 2, {"classes": 3}, own, own, peer, lambda *results: {"agrees": agrees}, 3,
-                      peer_repeats)
+    settings = {"classes": 3, "precision": "bf16", "peer_precision": "fp32"}
+    return Comparison("name", "unit", 80, (2, 0, 0), (0, 3, 4), settings, own, own, peer,
+                      lambda *results: {"agrees": agrees}, 3, peer_repeats)
 
 
 def test_a_row_by_hand(clock):
-    row = measure(compared(Work(clock, 100, 2, 4, 3), Work(clock, 100, 12, 18, 15)), CPU, 10, {"fp32": 1e3})
+    comparison = compared(Work(clock, 100, 2, 4, 3), Work(clock, 100, 12, 18, 15))
+    row = measure(comparison, CPU, FLOPS, {"fp32": 1e3, "bf16": 1e4})
     assert row["ours"] | {"memory_bytes": 0} == {
         "images_x_steps_per_second": 80 / 3, "seconds": 3, "spread": [2, 4], "repeats": 3, "memory_bytes": 0,
-        "share_of_matrix_rate": {"fp32": pytest.approx(80 / 3 * 2 * 10 / 1e3)}}
+        "share_of_matrix_rate": pytest.approx(80 / 3 * 2 * 10 / 1e4)}
+    assert row["peer"]["share_of_matrix_rate"] == pytest.approx(80 / 15 * (3 * 20 + 4 * 7) / 1e3)
     assert row["peer"]["seconds"] == 15 and row["ratio"] == 5 and row["agreement"] == {"agrees": True}
     assert {"name", "settings", "ours", "peer", "ratio", "agreement"} <= row.keys()
 
 
 def test_a_single_repeat_of_a_peer_is_its_first_call(clock):
     peer = Work(clock, 50, spared=20)
-    row = measure(compared(Work(clock, 3), peer, peer_repeats=1), CPU, 10, {})
+    row = measure(compared(Work(clock, 3), peer, peer_repeats=1), CPU, FLOPS, {})
     assert peer.calls == 1 and row["peer"]["seconds"] == 30 and row["peer"]["repeats"] == 1 and row["ratio"] == 10
 
 
 def test_what_disagrees_is_not_timed(clock):
     own, peer = Work(clock, 3), Work(clock, 3)
-    row = measure(compared(own, peer, agrees=False), CPU, 10, {})
+    row = measure(compared(own, peer, agrees=False), CPU, FLOPS, {})
     assert (own.calls, peer.calls) == (1, 1) and row["ours"] is row["peer"] is row["ratio"] is None
 
 
@@ -132,7 +138,7 @@ def test_noise_is_the_same_again_and_its_classes_differ(tiny_clip):
 
 
 def test_all_sides_come_to_the_same(task):
-    found = [(c.name, measure(c, CPU, 1, {})["agreement"])
+    found = [(c.name, measure(c, CPU, FLOPS, {})["agreement"])
              for c in comparisons.comparisons(made_up(), task, Speed(repeats=1, peer_repeats=1), ("fp32",))]
     assert [name for name, _ in found] == ALL
     assert all(result["agrees"] for _, result in found)
@@ -168,8 +174,8 @@ def test_ours_fills_no_micro_batch(task):
 def test_a_peer_with_another_step_is_caught(task):
     wrong = replace(task, alpha=task.alpha / 2)
     comparison = attack_comparison("wrong", task, peers.plain_loop(wrong, as_open_clip(task.classifier.clip)), Speed(),
-                                   1, {})
-    row = measure(comparison, CPU, 1, {})
+                                   1, {}, (0, 3, 0))
+    row = measure(comparison, CPU, FLOPS, {})
     assert not row["agreement"]["agrees"] and row["ratio"] is None and row["agreement"]["equal_pixels"] < .9
 
 
@@ -203,7 +209,7 @@ def test_a_training_of_another_rate_is_caught(task, monkeypatch):
     monkeypatch.setattr(comparisons, "ReleasedTraining", lambda task, recipe, *rest: peers.ReleasedTraining(
         task, replace(recipe, lr=2 * recipe.lr), *rest))
     comparison = comparisons.training_comparison(made_up(), task, Speed(), "fp32", {})
-    found = measure(comparison, CPU, 1, {})["agreement"]
+    found = measure(comparison, CPU, FLOPS, {})["agreement"]
     assert not found["agrees"]
     assert found["largest_difference_of_weights"] == pytest.approx(found["largest_update"], rel=.01)
 
@@ -275,10 +281,10 @@ def test_what_an_accelerator_is_asked_for(tiny, monkeypatch, tmp_path, tiny_clip
     found = json.loads((tmp_path / "out.json").read_text())
     assert [(row["name"], row["settings"]["peer_precision"]) for row in found["rows"]] == [
         *zip(ALL[:3], ["fp32"] * 3, strict=True), (ALL[2], "fp16"), (ALL[3], "fp32"), (ALL[3], "fp16")]
-    assert all(row["ours"]["share_of_matrix_rate"].keys() == {"fp32", "bf16"} for row in found["rows"])
+    assert all(row[side]["share_of_matrix_rate"] > 0 for row in found["rows"] for side in ("ours", "peer"))
     assert {row["batch"] for row in found["batches"]} == {2, 4} and found["sign_agreement_bf16"] > .97
     assert found["robust_bf16"][0]["images"] == 20
-    assert all(words in text for words in ("best batch", "bf16's matrix rate", "% the same", "by gradients in bf16"))
+    assert all(words in text for words in ("best batch", "of the rate in bf16", "% the same", "by gradients in bf16"))
 
 
 def test_best_batch_ends_where_the_memory_does(task, monkeypatch):

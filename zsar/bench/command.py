@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from zsar.bench.comparisons import Speed, comparisons, measure
 from zsar.bench.noise import noise
-from zsar.bench.peers import HERE, NEEDED, Task
+from zsar.bench.peers import HERE, NEEDED, Task, as_open_clip
 from zsar.bench.sweeps import BATCHES, best_batch, drawn_in_both, points, scaling, sign_agreement
 from zsar.bench.table import table
-from zsar.bench.timing import image_flops, matrix_rate
+from zsar.bench.timing import Flops, image_flops, matrix_rate, prompt_flops
 from zsar.clip import Clip, ZeroShotClassifier, load_clip, pick_device
 from zsar.datasets import ImageDataset, load_dataset
 from zsar.errors import DisagreementError, ZsarError
@@ -66,9 +66,10 @@ class Bench:
         return list(self.settings.classes or [len(load_dataset("DrawnImageNet").classnames)])
 
     @cached_property
-    def flops(self) -> int:
-        """Floating-point operations of a picture's way through the image tower."""
-        return image_flops(self.clip, self.task(1, self.classes[0], 1).images.shape[-1])
+    def flops(self) -> Flops:
+        """Floating-point operations of forward passes."""
+        size = self.task(1, self.classes[0], 1).images.shape[-1]
+        return Flops(image_flops(self.clip, size), image_flops(as_open_clip(self.clip), size), prompt_flops(self.clip))
 
     def pictures(self, classes: int) -> tuple[ImageDataset, ZeroShotClassifier]:
         """Pictures of so many classes, at least one of each, and what classifies them: its text is encoded once."""
@@ -193,7 +194,7 @@ def _fill(record: dict, bench: Bench, out: Path | None) -> None:
     kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if bench.accelerated else {})
     rates = record["matrix_flops_per_second"] = {name: matrix_rate(bench.clip.device, kind)
                                                  for name, kind in kinds.items()}
-    record["flops_per_image"] = bench.flops
+    record["flops"] = bench.flops._asdict()
     with tqdm(desc="comparisons", unit="", leave=False) as bar:
         for row in bench.rows(rates):
             record["rows"].append(row)

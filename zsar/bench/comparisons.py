@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zsar.attacks import MICRO_BATCH, all_logits, cross_entropy, pgd
 from zsar.bench.peers import (
+    HALF,
     HERE,
     ReleasedAttack,
     ReleasedTraining,
@@ -20,7 +21,7 @@ from zsar.bench.peers import (
     plain_loop,
     torchattacks_pgd,
 )
-from zsar.bench.timing import First, Timing, first_call, in_turn
+from zsar.bench.timing import First, Flops, Timing, first_call, in_turn
 from zsar.datasets import ImageDataset
 from zsar.fast import fast
 from zsar.recipes import get_recipe
@@ -60,7 +61,8 @@ class Comparison:
     name: str
     unit: str
     work: int  # images x steps of one call
-    passes: float  # of ours through the tower, in FLOPs of a forward pass, an image x step
+    passes: tuple[float, float, float]  # of ours a unit of work, one for each of ``Flops``; there and back count two
+    peer_passes: tuple[float, float, float]
     settings: dict
     checked: Callable[[], Any]  # ours from the peer's start
     ours: Callable[[], Any]  # ours as it is timed
@@ -82,12 +84,11 @@ def micro_batch(task: Task) -> int:
     return min(len(task.images), MICRO_BATCH.get(task.images.device.type, len(task.images)))
 
 
-def measure(comparison: Comparison, device: torch.device, flops: int, rates: dict[str, float]) -> dict:
+def measure(comparison: Comparison, device: torch.device, flops: Flops, rates: dict[str, float]) -> dict:
     """A row: name, settings, ours, peer, ratio, agreement. Where the two disagree, nothing is timed.
 
     The first call of each side is the one that is compared, its memory is looked at, and it warms up; a peer of a
-    single repeat is not run again: its first call is the one repeat. ``flops``: of an image's way through our tower;
-    ``rates``: of matrix products, by precision.
+    single repeat is not run again: its first call is the one repeat. ``rates``: of matrix products, by precision.
     """
     own, other = first_call(comparison.checked, device), first_call(comparison.peer, device)
     agreement = comparison.agree(own.result, other.result)
@@ -97,10 +98,17 @@ def measure(comparison: Comparison, device: torch.device, flops: int, rates: dic
     again = comparison.peer_repeats if comparison.peer_repeats > 1 else 0
     timings = in_turn([(comparison.ours, comparison.repeats), (comparison.peer, again)], device)
     sides = [_side(comparison.work, first, timing) for first, timing in zip((own, other), timings, strict=True)]
-    reached = sides[0]["images_x_steps_per_second"] * comparison.passes * flops
-    sides[0]["share_of_matrix_rate"] = {name: reached / rate for name, rate in rates.items()}
+    kinds = [comparison.settings.get(key, "fp32") for key in ("precision", "peer_precision")]
+    for side, passes, kind in zip(sides, (comparison.passes, comparison.peer_passes), kinds, strict=True):
+        side["share_of_matrix_rate"] = share(side["images_x_steps_per_second"], passes, flops, rates, kind)
     return row | {"ours": sides[0], "peer": sides[1], "ratio": sides[1]["seconds"] / sides[0]["seconds"],
                   "agreement": agreement}
+
+
+def share(speed: float, passes: tuple[float, ...], flops: Flops, rates: dict[str, float], kind: str) -> float | None:
+    """Of the rate of a matrix product in that precision (both halves have one), where it was measured."""
+    rate = rates.get("bf16" if kind in HALF else kind)
+    return rate and speed * sum(n * each for n, each in zip(passes, flops, strict=True)) / rate
 
 
 def _side(work: int, first: First, timing: Timing | None) -> dict:
@@ -121,28 +129,30 @@ def comparisons(dataset: ImageDataset, task: Task, speed: Speed,
     clip = as_open_clip(task.classifier.clip)
     if HERE:
         peer = torchattacks_pgd(task, clip)
-        yield attack_comparison("torchattacks' PGD", task, peer, speed, speed.repeats, described)
-    yield attack_comparison("plain PyTorch loop", task, plain_loop(task, clip), speed, speed.repeats, described)
+        yield attack_comparison("torchattacks' PGD", task, peer, speed, speed.repeats, described, (0, 2, 0))
+    yield attack_comparison("plain PyTorch loop", task, plain_loop(task, clip), speed, speed.repeats, described,
+                            (0, 3, 0))
     # Where prompts are taken in parts a step takes minutes, and all steps take the same
     whole = described["classes"] <= speed.chunk
     short = task if whole else Task(task.classifier, task.images, task.labels, task.eps, task.alpha, 1)
+    passes = (0, 3, 3 * described["classes"] / len(task.images))
     for precision in peer_precisions:
         peer = ReleasedAttack(short, clip, speed.chunk, precision)
         yield attack_comparison("released code's attack", short, peer, speed, speed.peer_repeats,
-                                described | {"peer_precision": precision, "chunk": speed.chunk})
+                                described | {"peer_precision": precision, "chunk": speed.chunk}, passes)
     del clip
     for precision in peer_precisions:
         yield training_comparison(dataset, task, speed, precision, described)
 
 
 def attack_comparison(name: str, task: Task, peer: Callable[[], Tensor], speed: Speed, peer_repeats: int,
-                      settings: dict) -> Comparison:
+                      settings: dict, peer_passes: tuple[float, float, float]) -> Comparison:
     """Ours beside another attack. A step is a forward pass and one back to the pixels, which costs as much."""
     own = ours(task, speed.precision, speed.compiled)
     settings = {**settings, "attack": "pgd", "steps": task.steps, "eps_255": round(task.eps * 255, 6),
                 "alpha_255": round(task.alpha * 255, 6), "micro_batch": micro_batch(task)}
     half = {speed.precision, settings.setdefault("peer_precision", "fp32")} != {"fp32"}
-    return Comparison(name, "images x steps/s", len(task.images) * task.steps, 2, settings,
+    return Comparison(name, "images x steps/s", len(task.images) * task.steps, (2, 0, 0), peer_passes, settings,
                       partial(own, start=task.start()), own, peer, partial(same_images, task, half), speed.repeats,
                       peer_repeats)
 
@@ -189,7 +199,9 @@ def training_comparison(dataset: ImageDataset, task: Task, speed: Speed, peer_pr
         "eps_255": recipe.eps_255, "alpha_255": recipe.alpha_255, "peer_precision": peer_precision,
         "chunk": speed.chunk}
     # to the weights and through them back costs twice a forward pass
-    return Comparison("released code's training step", "images/s", len(task.images), 2 * recipe.attack_steps + 3,
+    each = 3 * (recipe.attack_steps + 1)
+    return Comparison("released code's training step", "images/s", len(task.images),
+                      (2 * recipe.attack_steps + 3, 0, 0), (0, each, each * len(peer.form.tokens) / len(task.images)),
                       settings, step, step, peer, agree, speed.repeats, speed.peer_repeats)
 
 

@@ -2,15 +2,17 @@
 
 from itertools import groupby
 
+COLUMNS = ["compared with", "ours", "peer", "", "ratio", "of the rate", "MB ours, peer", "agreement"]
+
 
 def table(record: dict) -> str:
     """Comparisons by their number of classes, sweeps, and below them the settings."""
     lines = []
     for classes, rows in groupby(record["rows"], lambda row: row["settings"]["classes"]):
         rows = list(rows)
-        lines += [_title(rows[0]["settings"], classes, record["settings"]["steps"]), *_aligned(
-            [["compared with", "ours", "peer", "", "ratio", "MB ours, peer", "agreement"], *map(_cells, rows)]), ""]
-    lines += [*_shares(record), *_scaling(record.get("scaling", ())), *_accelerator(record)]
+        lines += [_title(rows[0]["settings"], classes, record["settings"]["steps"]),
+                  *_aligned([COLUMNS, *map(_cells, rows)]), ""]
+    lines += [_rates(record), *_scaling(record.get("scaling", ())), *_accelerator(record)]
     return "\n".join([*lines, _settings(record)])
 
 
@@ -24,12 +26,14 @@ def _title(settings: dict, classes: int, steps: int) -> str:
 def _cells(row: dict) -> list[str]:
     name = row["name"] + _how(row)
     if row["ours"] is None:
-        return [name, "", "", "not timed", "", "", f"DIFFERS: {agreement(row['agreement'])}"]
+        return [name, "", "", "not timed", "", "", "", f"DIFFERS: {agreement(row['agreement'])}"]
     ours, peer = row["ours"], row["peer"]
     memory = ", ".join("?" if side["memory_bytes"] is None else f"{side['memory_bytes'] / 1e6:,.0f}"
                        for side in (ours, peer))
+    shares = ", ".join("?" if side["share_of_matrix_rate"] is None else f"{side['share_of_matrix_rate']:.0%}"
+                       for side in (ours, peer))
     return [name, _number(ours["images_x_steps_per_second"]), _number(peer["images_x_steps_per_second"]), row["unit"],
-            f"{row['ratio']:.2f}x", memory, agreement(row["agreement"])]
+            f"{row['ratio']:.2f}x", shares, memory, agreement(row["agreement"])]
 
 
 def _how(row: dict) -> str:
@@ -61,17 +65,15 @@ def _number(value: float) -> str:
 
 def _aligned(rows: list[list[str]]) -> list[str]:
     """Rows of words in columns: numbers to the right, words to the left."""
-    widths, right = [max(map(len, column)) for column in zip(*rows, strict=True)], {1, 2, 4, 5}
+    widths, right = [max(map(len, column)) for column in zip(*rows, strict=True)], {1, 2, 4, 5, 6}
     return ["  ".join(word.rjust(width) if place in right else word.ljust(width)
                       for place, (word, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
 
 
-def _shares(record: dict) -> list[str]:
-    """What share of the rate of a matrix product each row of ours reaches, by precision."""
-    shares = [row["ours"]["share_of_matrix_rate"] for row in record["rows"] if row["ours"]]
-    return [f"ours reaches {100 * min(s[name] for s in shares):.0f} to {100 * max(s[name] for s in shares):.0f} % of "
-            f"the rate of a matrix product in {name}, {rate / 1e12:.3g} TFLOP/s"
-            for name, rate in record["matrix_flops_per_second"].items() if shares]
+def _rates(record: dict) -> str:
+    rates = (f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in record["matrix_flops_per_second"].items())
+    return (f"the rate: of one large matrix product on this machine, {', '.join(rates)}; a side's share is of that of "
+            "its own precision")
 
 
 def _scaling(rows: list[dict]) -> list[str]:
@@ -88,11 +90,10 @@ def _scaling(rows: list[dict]) -> list[str]:
 def _accelerator(record: dict) -> list[str]:
     lines = []
     if batches := record.get("batches"):
-        best, flops = batches[0], record["flops_per_image"]
-        speed = best["images_x_steps_per_second"]
-        shares = ", ".join(f"{100 * 2 * flops * speed / rate:.0f} % of {name}'s"
-                           for name, rate in record["matrix_flops_per_second"].items())
-        lines.append(f"best batch {best['batch']}: {speed:,.0f} images x steps/s, {shares} matrix rate")
+        best, precision = batches[0], record["rows"][0]["settings"]["precision"]
+        speed, rate = best["images_x_steps_per_second"], record["matrix_flops_per_second"][precision]
+        lines.append(f"best batch {best['batch']}: {speed:,.0f} images x steps/s, "
+                     f"{2 * record['flops']['ours'] * speed / rate:.0%} of the rate in {precision}")
     if "sign_agreement_bf16" in record:
         lines.append(f"signs of gradients in bf16 and fp32: {100 * record['sign_agreement_bf16']:.2f} % the same")
     lines += [f"robust accuracy of {found['model']}, {found['images']} images: {found['robust']['bf16']:.2f} % by "

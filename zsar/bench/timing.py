@@ -26,6 +26,14 @@ class First(NamedTuple, Generic[T]):
     memory_bytes: int | None
 
 
+class Flops(NamedTuple):
+    """Floating-point operations of a forward pass: of an image through our tower and open_clip's, and of a prompt."""
+
+    ours: int
+    image: int
+    prompt: int
+
+
 class Timing(NamedTuple):
     """Seconds of repeats of the same work: their median, the fastest and the slowest."""
 
@@ -110,11 +118,21 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, side: 
 def image_flops(clip: Clip, size: int) -> int:
     """Floating-point operations of one image's way through the image tower, counted by torch.
 
-    On a CPU torch leaves out the products inside attention, one in a hundred for ViT-B/32.
+    On a CPU torch leaves out the products inside its own attention, one in a hundred for ViT-B/32.
     """
     image = torch.rand(1, 3, size, size, device=clip.device).requires_grad_()  # else torch fuses what it does not count
+    return _counted(lambda: clip.features(image))
+
+
+def prompt_flops(clip: Clip) -> int:
+    """The same of one prompt's way through the text tower."""
+    tokens = clip.tokenizer(["cat"]).to(clip.device)
+    return _counted(lambda: clip.model.encode_text(tokens))
+
+
+def _counted(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
-        clip.features(image)
+        work()
     return counter.get_total_flops()
 
 
