@@ -114,6 +114,8 @@ def compare_methods(args: argparse.Namespace) -> str:
     """A test a dataset, and the mean of the differences, for every attack and seed that both methods have."""
     store = Store(args.store, write=False)
     other = Store(args.other, write=False) if args.other else store
+    if args.a == args.b and other is store:
+        raise ZsarError(f"compare {args.a} {args.b}: the same method twice; name another, or its store by --other")
     found, alone = compare(args.a, args.b, store, other)
     families: dict[tuple[str, int], list[Comparison]] = {}
     for one in sorted(found, key=lambda one: dataset_place(one.dataset)):

@@ -53,7 +53,11 @@ def for_each(work: Callable[[Tensor, Tensor], None], n: int, device: torch.devic
 
 
 def shares_nothing(classifier: object) -> bool:
-    """Whether several threads may ask it at a time: a ``ZeroShotClassifier`` of which nothing is in training mode."""
+    """Whether several threads may ask it at a time: a ``ZeroShotClassifier`` of which nothing is in training mode.
+
+    What is only looked through, as by a counter, names the classifier ``behind`` it.
+    """
+    classifier = getattr(classifier, "behind", classifier)
     return type(classifier) is ZeroShotClassifier and not any(part.training for part in classifier.modules())
 
 

@@ -82,18 +82,19 @@ class _Counted:
     """A classifier that counts the images it is shown, as itself or as the exact one behind it."""
 
     def __init__(self, classifier: ZeroShotClassifier | FastClassifier):
-        self.classifier, self.classnames, self.shown = classifier, classifier.classnames, 0
+        self.behind, self.classnames = classifier, classifier.classnames
+        self.shown: list[int] = []  # a list, for several threads may add to it
         self.exact = _Counted(exact) if (exact := exact_of(classifier)) else None
 
     def logits(self, images: Tensor) -> Tensor:
-        self.shown += len(images)
-        return self.classifier.logits(images)
+        self.shown.append(len(images))
+        return self.behind.logits(images)
 
     __call__ = logits  # an attack of one's own may call it as it would a model
 
     @property
     def passes(self) -> int:
-        return self.shown + (self.exact.passes if self.exact else 0)
+        return sum(self.shown) + (self.exact.passes if self.exact else 0)
 
 
 def answer(classifier: ZeroShotClassifier, attack: Attack | None, images: Tensor, labels: Tensor, seeds: Tensor,
