@@ -1,12 +1,28 @@
 """Micro-batches side by side on a CPU: the images of one thread, bit for bit, and only where nothing is shared."""
 
 import threading
+import time
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from zsar.attacks import apgd, cross_entropy, ensemble, pgd, pgd_until_fooled
-from zsar.attacks.engine import for_each, shares_nothing
+from zsar.attacks import (
+    apgd,
+    attack_from_settings,
+    attack_settings,
+    cross_entropy,
+    ensemble,
+    image_seeds,
+    pgd,
+    pgd_until_fooled,
+    square,
+)
+from zsar.attacks.engine import for_each, look, side_by_side
+from zsar.evaluate import Room, answer
+from zsar.evaluate.accuracy import _Counted
+from zsar.fast import FastClassifier
 
 EPS = 4 / 255
 CPU = torch.device("cpu")
@@ -62,19 +78,73 @@ def test_an_error_ends_the_others(two_threads):
 
     def work(rows, index):
         begun.append(rows)
-        raise RuntimeError("no room")
+        time.sleep(.02)
+        if len(begun) > 2:
+            raise RuntimeError("no room")
 
     with pytest.raises(RuntimeError, match="no room"):
         for_each(work, 400, CPU, 2, True)
-    assert len(begun) < 200 and torch.get_num_threads() == 2
+    assert len(begun) < 20 and torch.get_num_threads() == 2
+
+
+def test_the_other_threads_end_at_their_next_look(two_threads, images):
+    """One that fails while another is in a long attack: that one stops too."""
+    looks, failed = [], threading.Event()
+
+    def objective(points, index):
+        looks.append(index)
+        return points.sum((1, 2, 3))
+
+    def work(rows, index):
+        if rows[0] == 0:
+            failed.set()
+            raise RuntimeError("no room")
+        failed.wait(10)
+        for _ in range(2000):
+            look(objective, images[index], index)
+            time.sleep(.002)
+
+    with pytest.raises(RuntimeError, match="no room"):
+        for_each(work, 8, CPU, 4, True)
+    assert len(looks) < 1000
+
+
+def threads_of(work, classifier) -> int:
+    found = set()
+    with classifier.clip.model.visual.register_forward_hook(lambda *given: found.add(threading.get_ident())):
+        work()
+    return len(found - {threading.get_ident()})
+
+
+def test_evaluations_and_attacks_use_them(two_threads, classifier, images):
+    labels, attack = classifier(images).argmax(1), attack_from_settings(attack_settings("pgd", 4, iterate="worst"))
+    given = classifier, attack, images, labels, image_seeds("abcdefgh"), Room(CPU, 2)
+    assert threads_of(lambda: answer(*given), classifier) >= 2
+    assert threads_of(lambda: ATTACKS["pgd"](classifier, images, labels), classifier) >= 2
+    alone = answer(*given[:-1], Room(CPU, 2)).passes
+    torch.set_num_threads(1)
+    assert answer(*given).passes == alone  # none is lost between threads
+
+
+def test_not_inside_contexts_that_other_threads_would_not_see(two_threads, classifier, images, labels):
+    attack = partial(ATTACKS["pgd"], classifier, images, labels)
+    with FlopCounterMode(display=False) as counter:
+        assert threads_of(attack, classifier) == 0
+    assert counter.get_total_flops() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert threads_of(attack, classifier) == 0
+    with torch.inference_mode():
+        blind = partial(square, classifier, images, labels, eps=EPS, queries=3, micro_batch=2)
+        assert threads_of(blind, classifier) == 0
 
 
 def test_only_a_frozen_classifier_is_asked_by_several(classifier, tiny_clip):
-    assert shares_nothing(classifier)
-    assert not shares_nothing(lambda images: images) and not shares_nothing(None)
+    assert side_by_side(classifier)
+    assert not side_by_side(lambda images: images) and not side_by_side(None)
+    assert side_by_side(_Counted(classifier)) and not side_by_side(_Counted(FastClassifier(classifier, compiled=True)))
     block = tiny_clip.model.visual.transformer.resblocks[0]
     block.train()
     try:
-        assert not shares_nothing(classifier)
+        assert not side_by_side(classifier)
     finally:
         block.eval()

@@ -1,14 +1,17 @@
 """Faster gradients: answers stay those of the exact classifier, and what the machine lacks is said."""
 
+import copy
+
 import pytest
 import torch
 
 from zsar import fast as module
 from zsar.attacks import apgd, misclassified, pgd, pgd_until_fooled
 from zsar.attacks.objectives import cross_entropy
+from zsar.clip import ZeroShotClassifier
 from zsar.errors import PrecisionError, UnknownNameError
 from zsar.evaluate import Room, answer, predict
-from zsar.fast import FastClassifier, check_precision, cpu_has_bf16, fast
+from zsar.fast import FastClassifier, check_precision, cpu_has_bf16, fast, in_half
 
 EPS = 4 / 255
 
@@ -37,6 +40,20 @@ def test_bf16_climbs_the_same_way(bf16, classifier, images, labels):
              for c, x in zip((bf16, classifier), points, strict=True)]
     assert (signs[0] == signs[1]).float().mean() > .97
     assert bf16.logits(images).dtype == torch.float32 and not torch.equal(bf16.logits(images), classifier(images))
+
+
+@pytest.mark.filterwarnings("ignore:precision bf16")
+def test_half_precision_has_the_weights_of_now(tiny_clip, images):
+    clip = copy.deepcopy(tiny_clip)
+    before = FastClassifier(ZeroShotClassifier(clip, ["cat", "dog"]), "bf16").logits(images)
+    with torch.no_grad():
+        clip.model.visual.proj.neg_()
+    halved = in_half(clip)
+    assert halved is in_half(clip) and halved.model.visual.conv1.weight.dtype == torch.bfloat16
+    assert halved.model.token_embedding.weight is clip.model.token_embedding.weight
+    assert halved.model.visual.ln_post.weight.dtype == clip.model.visual.conv1.weight.dtype == torch.float32
+    after = FastClassifier(ZeroShotClassifier(clip, ["cat", "dog"]), "bf16").logits(images)
+    assert torch.allclose(after, -before, atol=1e-3)
 
 
 def test_answers_are_exact(bf16, classifier, images):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zsar.attention import self_attention
 from zsar.clip import load_clip
 from zsar.methods import make_student
 from zsar.towers import ClassTokenBlock, PackedBlock, PatchProduct, is_plain, trim
@@ -78,3 +79,24 @@ def test_other_towers_are_left_as_they_are(name, kept):
     trim(tower)
     assert is_plain(tower) == kept
     assert any(isinstance(part, ClassTokenBlock) for part in tower.modules()) == kept
+
+
+def test_more_tokens_than_a_head_holds_at_once():
+    """Those of ViT-B/16 and of larger ones go to torch's own attention."""
+    packed = torch.randn(2, 80, 3 * 64, generator=torch.Generator().manual_seed(0))
+    for tokens in (packed[:, :64], packed):
+        points = tokens.clone().requires_grad_()
+        queries, keys, values = points.unflatten(2, (3, 2, 32)).permute(2, 0, 3, 1, 4)
+        expected = (queries @ keys.mT / 32**.5).softmax(3) @ values
+        found = self_attention(points, 2)
+        assert torch.allclose(found, expected.transpose(1, 2).flatten(2), atol=1e-5)
+        both = [torch.autograd.grad(out.square().sum(), points, retain_graph=True)[0] for out in (found, expected)]
+        assert torch.allclose(*both, atol=1e-5)
+
+
+def test_whoever_listens_to_attention_is_called(clip, pictures):
+    heard, listened = [], copy.deepcopy(clip)
+    for block in listened.model.visual.transformer.resblocks:
+        block.attn.register_forward_hook(lambda attention, given, found: heard.append(attention))
+    assert torch.allclose(listened.embed(pictures), clip.embed(pictures), atol=1e-5)
+    assert len(heard) == len(listened.model.visual.transformer.resblocks)

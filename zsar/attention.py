@@ -16,7 +16,7 @@ def self_attention(packed: Tensor, heads: int) -> Tensor:
     """
     if packed.shape[1] <= kernels.BLOCK and packed.device.type == "cpu":
         return _Short.apply(packed, heads)
-    if kernels.can_attend(packed, heads):
+    if kernels.can_attend(packed.device, packed.dtype, packed.shape[1], packed.shape[2] // (3 * heads)):
         return kernels.attention(packed, heads)
     queries, keys, values = packed.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)

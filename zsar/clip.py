@@ -299,6 +299,8 @@ def pick_device(name: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or not of this machine
         raise UnknownNameError(f"device {str(name)!r} is not on this machine: expected cpu"
                                + (" or cuda" if torch.cuda.is_available() else "")) from error
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # the current one is where kernels of Triton run
     if device.type == "cuda":  # float32 means float32: by default torch rounds a convolution's products to 10 bits
         torch.backends.cudnn.allow_tf32 = False
     return device

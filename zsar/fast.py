@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsar import kernels
 from zsar.clip import Clip, ZeroShotClassifier
 from zsar.errors import PrecisionError, first_line, unknown_name
 
@@ -23,6 +24,7 @@ class FastClassifier(nn.Module):
 
     ``logits`` come from the tower in lower precision or compiled: an attack takes its gradients from them. Whether an
     image is fooled is for ``exact``, the classifier as it was, to say: ``zsar.attacks`` asks it wherever it counts.
+    In bf16 its weights are those of now: make another one when ``exact`` has changed.
     Raises UnknownNameError, and PrecisionError for a precision that the device lacks.
     """
 
@@ -31,6 +33,7 @@ class FastClassifier(nn.Module):
         check_precision(precision, exact.clip.device)
         self.exact, self.precision, self.classnames = exact, precision, exact.classnames
         clip = in_half(exact.clip) if precision == "bf16" else exact.clip
+        kernels.can_attend(exact.clip.device, torch.bfloat16, 1, 64)  # tried out before anything is compiled
         self._embed = compiled_embedding(clip) if compiled else partial(embedding, clip)
         self.eval()
 
@@ -64,9 +67,22 @@ def check_precision(precision: str, device: torch.device) -> None:
                       stacklevel=1)  # one place, so that it is said once
 
 
-@lru_cache(maxsize=1)
+@torch.no_grad()
 def in_half(clip: Clip) -> Clip:
-    """A copy whose matrix products hold their weights in bfloat16, so that autocast need not cast them each time."""
+    """A copy whose matrix products hold their weights in bfloat16, so that autocast need not cast them each time.
+
+    It has the weights that ``clip`` has now, and is the same object as long as ``clip`` is, for it may be compiled.
+    """
+    found = _half(clip, clip.device)
+    for kind in ("parameters", "buffers"):
+        for own, exact in zip(getattr(found, kind)(), getattr(clip, kind)(), strict=True):
+            if own is not exact:
+                own.copy_(exact)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _half(clip: Clip, device: torch.device) -> Clip:
     text = (value for name, value in clip.model.named_parameters() if not name.startswith("visual."))
     found = copy.deepcopy(clip, {id(part): part for part in (clip.tokenizer, *text)})  # which both share
     for part in found.model.visual.modules():

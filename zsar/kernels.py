@@ -10,13 +10,13 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
 from zsar.errors import first_line
 
 try:
     import triton
     import triton.language as tl
+    from torch.library import triton_op, wrap_triton
 except ImportError:  # torch without CUDA
     triton = None
 
@@ -25,30 +25,46 @@ BLOCK = 64
 HALVES = (torch.float16, torch.bfloat16)
 
 
+def usable(device: torch.device) -> bool:
+    """Whether ``signed_step`` and ``uniform`` can be built and run on a device; if not, that is said once."""
+    return _is_current(device) and _runs(device, None)
+
+
 @torch.compiler.assume_constant_result
-def usable() -> bool:
-    """Whether kernels can be built and run here; where Triton is there and cannot, that is said once."""
-    return _found_usable()
+def can_attend(device: torch.device, kind: torch.dtype, length: int, side: int) -> bool:
+    """Whether ``attention`` takes these: few tokens in half precision, heads of a side that fits its products."""
+    return _is_current(device) and kind in HALVES and length <= BLOCK and side in (16, 32, 64, 128) and \
+        _runs(device, kind)
 
 
-@lru_cache(maxsize=1)
-def _found_usable() -> bool:
-    if triton is None or not torch.cuda.is_available():
+def _is_current(device: torch.device) -> bool:
+    """Whether Triton would launch on it: on the current device it does, whatever its arguments are on."""
+    return device.type == "cuda" and device.index == torch.cuda.current_device()
+
+
+@lru_cache
+def _runs(device: torch.device, kind: torch.dtype | None) -> bool:
+    """Try a step and a start, or attention in a precision, there and back, before anything depends on them."""
+    if triton is None:
         return False
     try:
-        image = torch.zeros(1, 3, 2, 2, device="cuda")
-        signed_step(image, image, image, 0.0, 0.0)
+        _attend_once(device, kind) if kind else _step_once(device)
     except Exception as error:  # whatever the compiler and the tools behind it raise
-        warnings.warn(f"Triton's kernels do not work here, going on without them: {first_line(error, 120)}",
+        warnings.warn(f"Triton's kernels do not work on {device}, going on without them: {first_line(error, 120)}",
                       stacklevel=2)
         return False
     return True
 
 
-def can_attend(packed: Tensor, heads: int) -> bool:
-    """Whether ``attention`` takes these: few tokens in half precision, heads of a side that fits its products."""
-    return packed.is_cuda and packed.dtype in HALVES and packed.shape[1] <= BLOCK and \
-        packed.shape[2] // (3 * heads) in (16, 32, 64, 128) and usable()
+def _step_once(device: torch.device) -> None:
+    image = torch.zeros(1, 3, 2, 2, device=device)
+    signed_step(image, image, image, 0.0, 0.0)
+    uniform(torch.zeros(1, dtype=torch.int64, device=device), image)
+
+
+def _attend_once(device: torch.device, kind: torch.dtype) -> None:
+    packed = torch.zeros(1, 2, 3 * 16, device=device, dtype=kind)
+    attention_back(packed, attention(packed, 1), 1)
 
 
 if triton:
@@ -120,37 +136,32 @@ if triton:
         x = x ^ (x >> 31 & 0x1FFFFFFFF)
         tl.store(out + places, (x >> 40 & 0xFFFFFF).to(tl.float32) * 5.9604644775390625e-8, mask=there)  # 2 ** -24
 
+    @triton_op("zsar::attention", mutates_args={})
+    def attention(packed: Tensor, heads: int) -> Tensor:
+        """Self-attention of at most ``BLOCK`` tokens: [B, L, 3W] to [B, L, W], in float16 or bfloat16."""
+        packed = packed.contiguous()
+        batch, length, width = packed.shape[0], packed.shape[1], packed.shape[2] // 3
+        out = packed.new_empty(batch, length, width)
+        wrap_triton(_attention)[(batch * heads,)](packed, out, length, heads, SIDE=width // heads, BLOCK=BLOCK)
+        return out
 
-@triton_op("zsar::attention", mutates_args={})
-def attention(packed: Tensor, heads: int) -> Tensor:
-    """Self-attention of at most ``BLOCK`` tokens: [B, L, 3W] to [B, L, W], in float16 or bfloat16."""
-    packed = packed.contiguous()
-    batch, length, width = packed.shape[0], packed.shape[1], packed.shape[2] // 3
-    out = packed.new_empty(batch, length, width)
-    wrap_triton(_attention)[(batch * heads,)](packed, out, length, heads, SIDE=width // heads, BLOCK=BLOCK)
-    return out
+    @triton_op("zsar::attention_back", mutates_args={})
+    def attention_back(packed: Tensor, gradient: Tensor, heads: int) -> Tensor:
+        """The gradient at ``packed`` [B, L, 3W] from that at what ``attention`` returned, [B, L, W]."""
+        packed, gradient = packed.contiguous(), gradient.contiguous()
+        out = torch.empty_like(packed)
+        wrap_triton(_attention_back)[(len(packed) * heads,)](packed, gradient, out, packed.shape[1], heads,
+                                                             SIDE=gradient.shape[2] // heads, BLOCK=BLOCK)
+        return out
 
+    def _keep(ctx, inputs: tuple, output: Tensor) -> None:
+        packed, ctx.heads = inputs
+        ctx.save_for_backward(packed)
 
-@triton_op("zsar::attention_back", mutates_args={})
-def attention_back(packed: Tensor, gradient: Tensor, heads: int) -> Tensor:
-    """The gradient at ``packed`` [B, L, 3W] from that at what ``attention`` returned, [B, L, W]."""
-    packed, gradient = packed.contiguous(), gradient.contiguous()
-    out = torch.empty_like(packed)
-    wrap_triton(_attention_back)[(len(packed) * heads,)](packed, gradient, out, packed.shape[1], heads,
-                                                         SIDE=gradient.shape[2] // heads, BLOCK=BLOCK)
-    return out
+    def _back(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return attention_back(*ctx.saved_tensors, gradient, ctx.heads), None
 
-
-def _keep(ctx, inputs: tuple, output: Tensor) -> None:
-    packed, ctx.heads = inputs
-    ctx.save_for_backward(packed)
-
-
-def _back(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-    return attention_back(*ctx.saved_tensors, gradient, ctx.heads), None
-
-
-attention.register_autograd(_back, setup_context=_keep)
+    attention.register_autograd(_back, setup_context=_keep)
 
 
 def signed_step(points: Tensor, clean: Tensor, gradient: Tensor, alpha: float, eps: float) -> Tensor:

@@ -20,13 +20,24 @@ class PatchProduct(nn.Conv2d):
         return F.linear(patches.flatten(3), self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
+def is_bare(attention: nn.Module) -> bool:
+    """Whether an attention is torch's own, and nothing hangs on it that would have to be called."""
+    return type(attention) is nn.MultiheadAttention and not attention._forward_hooks and \
+        not attention._forward_pre_hooks
+
+
 class PackedBlock(ResidualAttentionBlock):
-    """A block whose attention takes queries, keys and values from one product as they lie there."""
+    """A block whose attention takes queries, keys and values from one product as they lie there.
+
+    Not where somebody listens to ``attn``, or has put another in its place.
+    """
 
     def attention(self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None,
                   attn_mask: Tensor | None = None) -> Tensor:
         """Tokens [B, L, W] to what each has gathered from all, [B, L, W]."""
         own = self.attn
+        if not is_bare(own):
+            return super().attention(q_x, k_x, v_x, attn_mask)
         gathered = self_attention(F.linear(q_x, own.in_proj_weight, own.in_proj_bias), own.num_heads)
         return own.out_proj(gathered)
 
@@ -47,6 +58,8 @@ class ClassTokenBlock(ResidualAttentionBlock):
     def gather(self, tokens: Tensor) -> Tensor:
         """What the class token gathers: [B, L, W] to [B, 1, W]. Its scores are a sum of products, not a matrix."""
         own, width = self.attn, tokens.shape[2]
+        if not is_bare(own):
+            return self.attention(q_x=tokens[:, :1], k_x=tokens, v_x=tokens)
         of_query, of_others = ((own.in_proj_weight[rows], own.in_proj_bias[rows])
                                for rows in (slice(width), slice(width, None)))
         query = F.linear(tokens[:, :1], *of_query).unflatten(2, (own.num_heads, -1))  # [B, 1, heads, side]
@@ -63,6 +76,7 @@ def is_plain(tower: nn.Module) -> bool:
     return type(tower) is VisionTransformer and tower.attn_pool is None and tower.pool_type == "tok" and \
         not tower.output_tokens and tower.transformer.batch_first and \
         all(type(block) in KINDS for block in tower.transformer.resblocks) and \
+        type(tower.conv1) in (nn.Conv2d, PatchProduct) and len(set(tower.conv1.kernel_size)) == 1 and \
         all(size % side == 0 for size, side in zip(tower.image_size, tower.patch_size, strict=True))
 
 

@@ -101,7 +101,7 @@ def random_point(clean: Tensor, seeds: Tensor, restart: int, eps: float, norm: s
 def uniform(like: Tensor, seeds: Tensor, stream: int) -> Tensor:
     """float32 in [0, 1) shaped as ``like``: element j of image i is a hash of (seeds[i], stream, j), 24 bits of it."""
     keys = _splitmix64(_splitmix64(seeds) + stream)
-    if like.is_cuda and kernels.usable():
+    if kernels.usable(like.device):
         return kernels.uniform(keys, like)
     key = keys.view(-1, 1, 1, 1)
     counter = torch.arange(like[0].numel(), device=like.device).view(1, *like.shape[1:])

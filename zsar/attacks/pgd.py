@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zsar.attacks.balls import check_seeds, check_settings, random_point
-from zsar.attacks.engine import NOT_FINITE, ascend, for_each, look, shares_nothing
+from zsar.attacks.engine import NOT_FINITE, ascend, for_each, look, side_by_side
 from zsar.attacks.objectives import LogitLoss, Objective, cross_entropy_loss
 from zsar.attacks.search import search
 from zsar.clip import check_images
@@ -49,6 +49,7 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
     seeds = check_seeds(seeds, images)
     if eps == 0:
         return images.clone()
+    images = images.detach()
     adversarial = torch.empty_like(images)
 
     def work(rows: Tensor, index: Tensor) -> None:
@@ -60,7 +61,7 @@ def pgd(objective: Objective, images: Tensor, *, eps: float, alpha: float, steps
         runs = [_ascend(objective, clean, first, index, eps, alpha, steps, norm, momentum) for first in starts]
         adversarial[rows] = _keep_best(objective, runs, index)[:len(rows)]
 
-    for_each(work, len(images), images.device, micro_batch, shares_nothing(getattr(objective, "classifier", None)))
+    for_each(work, len(images), images.device, micro_batch, side_by_side(getattr(objective, "classifier", None)))
     if checked and adversarial.isnan().any():
         raise AttackSettingsError(NOT_FINITE)
     return adversarial

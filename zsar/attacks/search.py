@@ -14,7 +14,7 @@ from zsar.attacks.engine import (
     exact_of,
     for_each,
     look,
-    shares_nothing,
+    side_by_side,
 )
 from zsar.attacks.objectives import LogitLoss, check_labels, logits_of
 from zsar.clip import check_images
@@ -47,8 +47,9 @@ def search(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
     """
     check_images(images)
     check_labels(classifier, labels)
+    images = images.detach()
     device, judge = images.device, _Judge(classifier, labels.to(images.device))
-    result, active, together = images.clone(), torch.arange(len(images), device=device), shares_nothing(classifier)
+    result, active, together = images.clone(), torch.arange(len(images), device=device), side_by_side(classifier)
 
     def advance(number: int, rows: Tensor, filled: Tensor) -> None:
         index, own = active[filled], active[rows]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zsar import datasets
 from zsar.attacks import MICRO_BATCH, Attack, all_logits, exact_of, image_seeds
+from zsar.attacks.engine import LooksThrough
 from zsar.clip import Clip, ZeroShotClassifier, check_images
 from zsar.errors import UnreadableImageError, ZsarError, first_line
 from zsar.fast import FastClassifier, fast
@@ -78,7 +79,7 @@ class Answers:
     seconds: float
 
 
-class _Counted:
+class _Counted(LooksThrough):
     """A classifier that counts the images it is shown, as itself or as the exact one behind it."""
 
     def __init__(self, classifier: ZeroShotClassifier | FastClassifier):
