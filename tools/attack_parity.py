@@ -74,10 +74,10 @@ def main() -> None:
                 dataset = datasets.load_dataset(task, "test").subset(args.images, 0)
                 if (name, task, attack, len(dataset)) in done:
                     continue
+                made = provenance(clip)
                 row = {"model": name, "dataset": task, "attack": attack} | compare(clip, dataset, attack)
-                record["rows"].append(row)
-                record |= {"eps_255": EPS_255, "seed": 0, "threads": torch.get_num_threads(),
-                           "provenance": provenance(load_clip("drawn"))}
+                record["rows"].append(row | {"device": made["device"], "torch": made["torch"], "commit": made["commit"]})
+                record |= {"eps_255": EPS_255, "seed": 0}
                 write_json(args.out, record)
                 print(row, flush=True)
 
