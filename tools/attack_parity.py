@@ -38,14 +38,15 @@ def model(name: str) -> Clip:
                                                         original)
 
 
-def compare(clip: Clip, dataset: datasets.ImageDataset, attack: str) -> dict:
+def compare(clip: Clip, dataset: datasets.ImageDataset, attack: str, micro_batch: int | None) -> dict:
     """Images right after our attack and after theirs, and of these the ones right after both."""
     classifier = ZeroShotClassifier(clip, dataset.classnames, dataset.templates, dataset.verbatim)
     batch = next(datasets.batches(dataset, [torch.arange(len(dataset))], clip.device))
     images, labels, seeds = batch.images, batch.labels, image_seeds(dataset.ids)
     settings, row = parse_attack(attack, EPS_255), {"n": len(dataset), "classes": len(dataset.classnames)}
     right = {"clean": ~misclassified(classifier, images, labels)}
-    for who, run in (("ours", lambda: attack_from_settings(settings)(classifier, images, labels, seeds)),
+    for who, run in (("ours", lambda: attack_from_settings(settings)(classifier, images, labels, seeds,
+                                                                      micro_batch=micro_batch)),
                      ("theirs", lambda: autoattack(classifier, images, labels, eps=EPS_255 / 255,
                                                    attacks=THEIRS[attack]))):
         begin = time.perf_counter()
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--attacks", default="apgd-ce,apgd-dlr")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--datasets", default=",".join(get_profile("drawn").datasets))
+    parser.add_argument("--micro-batch", type=int, help="of ours: small where few of few images are left to attack")
     parser.add_argument("--out", type=Path, default=Path("data/results/attack-parity.json"))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -75,7 +77,8 @@ def main() -> None:
                 if (name, task, attack, len(dataset)) in done:
                     continue
                 made = provenance(clip)
-                row = {"model": name, "dataset": task, "attack": attack} | compare(clip, dataset, attack)
+                row = {"model": name, "dataset": task, "attack": attack} | compare(clip, dataset, attack,
+                                                                                            args.micro_batch)
                 record["rows"].append(row | {"device": made["device"], "torch": made["torch"], "commit": made["commit"]})
                 record |= {"eps_255": EPS_255, "seed": 0}
                 write_json(args.out, record)
