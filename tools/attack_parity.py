@@ -76,10 +76,10 @@ def main() -> None:
                 dataset = datasets.load_dataset(task, "test").subset(args.images, 0)
                 if (name, task, attack, len(dataset)) in done:
                     continue
-                made = provenance(clip)
-                row = {"model": name, "dataset": task, "attack": attack} | compare(clip, dataset, attack,
-                                                                                            args.micro_batch)
-                record["rows"].append(row | {"device": made["device"], "torch": made["torch"], "commit": made["commit"]})
+                made = {key: value for key, value in provenance(clip).items() if key != "model"}
+                row = {"model": name, "dataset": task, "attack": attack, **made}
+                row |= compare(clip, dataset, attack, args.micro_batch)
+                record["rows"].append(row)
                 record |= {"eps_255": EPS_255, "seed": 0}
                 write_json(args.out, record)
                 print(row, flush=True)
