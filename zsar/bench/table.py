@@ -53,7 +53,7 @@ def agreement(found: dict) -> str:
                 f"{found['largest_update']:.1e}")
     if found["equal_pixels"] == 1:
         return "every pixel the same, bit for bit"
-    return (f"{100 * found['equal_pixels']:.3f} % of pixels bit for bit, others up to "
+    return (f"{1e6 * (1 - found['equal_pixels']):,.0f} in a million pixels differ, by up to "
             f"{found['largest_difference_255']:.2g} grey levels; loss {found['loss']:.3f}, {found['peer_loss']:.3f}, "
             f"of an image apart by {found['largest_loss_difference']:.1g} at most; {found['correctness_differs']} of "
             f"{found['images']} differ in being fooled")

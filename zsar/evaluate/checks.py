@@ -55,7 +55,8 @@ def check_labels_fit(audit: Audit) -> Finding:
     chance = 100 * max(1 / audit.clean_logits.shape[1], int(audit.labels.bincount().max()) / audit.n)
     verdict = "pass" if low > chance else "warning" if accuracy > chance else "failure"
     return Finding("labels fit", verdict, accuracy,
-                   f"clean accuracy {accuracy:.1f} % of {audit.n} images (at least {low:.1f} %), chance {chance:.1f} %",
+                   f"clean accuracy {accuracy:.1f} % of {audit.n} images (interval from {low:.1f} %), one answer "
+                   f"to all {chance:.1f} %",
                    "" if verdict == "pass" else "See that labels count the class names in their order and that "
                    "images are in [0, 1]; if so, the model cannot do this task, or there are too few images to tell.")
 

@@ -121,7 +121,8 @@ class Store:
                 header = json.loads(_first_line(path))
                 version = header["format"]
             except (OSError, ValueError, TypeError, KeyError) as error:
-                raise StoreError(f"cannot read the cell {path} ({error}): delete it and run again") from error
+                raise StoreError(f"cannot read the cell {path}, which is damaged ({error}): the command that made it "
+                                 "computes it again; or delete it") from error
             found.append(header if version == FORMAT else migrate(Path(path), header, {})[0])
         return found
 
