@@ -7,9 +7,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles", "towers",
+    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles",
      "distributed"},
-    {"datasets", "results"},
+    {"datasets", "results", "kernels"},
+    {"attention"},
+    {"towers"},
     {"clip"},
     {"fast"},
     {"prompts"},

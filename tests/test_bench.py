@@ -257,7 +257,7 @@ def test_quick(tiny, tmp_path):
     assert [row["settings"]["steps"] for row in found["rows"]] == [10, 10, 10, 1] and "scaling" not in found
     assert all(row["ratio"] == pytest.approx(row["peer"]["seconds"] / row["ours"]["seconds"]) for row in found["rows"])
     assert "ours 20 images at a time" in text
-    assert all(line in text for line in [*ALL, "million pixels differ", f"torch {torch.__version__}"])
+    assert all(line in text for line in [*ALL, "the same, bit for bit", f"torch {torch.__version__}"])
     assert {"device", "commit"} <= found["provenance"].keys() and found["threads"] == torch.get_num_threads()
 
 
