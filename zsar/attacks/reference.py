@@ -47,7 +47,7 @@ def autoattack(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: T
     seed = 0 if seeds is None or not len(seeds) else int(seeds[0]) & 2**31 - 1
     tracer, devices = sys.gettrace(), [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        adversary = AutoAttack(_Module(exact_of(classifier) or classifier), attacks=list(_possible(attacks, classes)),
+        adversary = AutoAttack(_Module(exact_of(classifier) or classifier), attacks=list(possible(attacks, classes)),
                                device=device, eps=eps, norm="Linf", seed=seed, version="custom")
         adversary.apgd.n_restarts = 1  # as its standard version has it
         adversary.fab.n_restarts = 1
@@ -61,8 +61,8 @@ def autoattack(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: T
     return found.detach()
 
 
-def _possible(attacks: tuple[str, ...], classes: int) -> list[str]:
-    """What so few classes leave of the attacks, each once."""
+def possible(attacks: tuple[str, ...], classes: int) -> list[str]:
+    """What so few classes leave of the package's attacks, each once."""
     instead = {2: {"apgd-t": (), "apgd-dlr": (), "fab-t": ("fab",)},
                3: {"apgd-t": ("apgd-dlr",), "fab-t": ("fab",)}}.get(classes, {})
     return list(dict.fromkeys(name for attack in attacks for name in instead.get(attack, (attack,))))
