@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--attacks", default="apgd-ce,apgd-dlr")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--datasets", default=",".join(get_profile("drawn").datasets))
-    parser.add_argument("--micro-batch", type=int, help="of ours: small where few of few images are left to attack")
+    parser.add_argument("--micro-batch", type=int, help="of ours: small where few images are left to attack")
     parser.add_argument("--out", type=Path, default=Path("data/results/attack-parity.json"))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -78,7 +78,7 @@ def main() -> None:
                 if missing or (name, task, attack, len(dataset)) in done:
                     continue
                 made = {key: value for key, value in provenance(clip).items() if key != "model"}
-                row = {"model": name, "dataset": task, "attack": attack, **made}
+                row = {"model": name, "dataset": task, "attack": attack, "threads": torch.get_num_threads(), **made}
                 row |= compare(clip, dataset, attack, args.micro_batch)
                 record["rows"].append(row)
                 record |= {"eps_255": EPS_255, "seed": 0}

@@ -32,8 +32,10 @@ class FastClassifier(nn.Module):
         super().__init__()
         check_precision(precision, exact.clip.device)
         self.exact, self.precision, self.classnames = exact, precision, exact.classnames
-        clip = in_half(exact.clip) if precision == "bf16" else exact.clip
-        kernels.can_attend(exact.clip.device, torch.bfloat16, 1, 64)  # tried out before anything is compiled
+        clip = exact.clip
+        if precision == "bf16":
+            kernels.can_attend(clip.device, torch.bfloat16, 1, 64)  # tried out before anything is compiled
+            clip = in_half(clip)
         self._embed = compiled_embedding(clip) if compiled else partial(embedding, clip)
         self.eval()
 
