@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "zsar"
 ORDER = (
-    {"errors", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles",
+    {"errors", "html", "paths", "tokenizer", "outputs", "transformers_clip", "checkpoints", "training", "profiles",
      "distributed"},
     {"datasets", "results", "kernels"},
     {"attention"},
@@ -27,6 +27,7 @@ ORDER = (
     {"photo", "pretrain", "grid", "bench", "data", "results_cli"},
     {"reproduce"},
     {"__main__"},
+    {"course"},
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SOURCES = sorted(ROOT.rglob("*.py"))

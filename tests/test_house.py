@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = ("data", "course", "book", "test")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -19,7 +20,7 @@ def test_environment_yml_lists_what_pyproject_lists():
     extras = PROJECT["project"]["optional-dependencies"]
     assert python == f"python{PROJECT['project']['requires-python']}"
     assert pip == "pip"
-    listed = [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"], "-e ."]
+    listed = [*PROJECT["project"]["dependencies"], *sum((extras[name] for name in EXTRAS), []), "-e ."]
     assert nested["pip"] == listed
 
 
@@ -31,7 +32,7 @@ def test_no_deps_line_is_pyprojects(name):
 
 def test_requirements_are_lower_bounds():
     extras = PROJECT["project"]["optional-dependencies"]
-    for requirement in [*PROJECT["project"]["dependencies"], *extras["data"], *extras["book"], *extras["test"]]:
+    for requirement in [*PROJECT["project"]["dependencies"], *sum(extras.values(), [])]:
         assert re.fullmatch(r"[A-Za-z0-9_-]+>=[\w.]+(,<[\w.]+)?", requirement), requirement
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     install = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
     print("installing zsar and its libraries into .venv (a few minutes the first time)", flush=True)
-    if not run(*install, "--editable", ".[data,book,test]"):
+    if not run(*install, "--editable", ".[data,course,book,test]"):
         sys.exit("installation failed; pip's message stands above")
     if not run(*install, "--no-deps", *settings["tool"]["zsar"]["no-deps"]):
         sys.exit("installation failed; pip's message stands above")

@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": ("zsar.bench.command", "the speed of attacks and training steps, beside that of other programs"),
     "bench-evaluate": ("zsar.bench.evaluation", "images x steps a second of an evaluation, and what feeds it"),
     "bench-input": ("zsar.bench.loaders", "images a second of the loaders, beside torchvision's"),
+    "course": ("zsar.course.command", "assignments: release them, grade submissions"),
     "data": ("zsar.data", "the sixteen real datasets: list, fetch, verify, show, pack"),
     "drawn-grid": ("zsar.grid", "losses x methods x seeds on the drawn world: hours"),
     "evaluate": ("zsar.evaluate", "clean and robust accuracy on many datasets"),

@@ -81,6 +81,10 @@ class OutputError(ZsarError):
     """A result that cannot be written where it was asked for."""
 
 
+class CourseError(ZsarError):
+    """An assignment that cannot be released or graded by, or submissions that are not there."""
+
+
 class ChecksFailedError(Exception):
     """A report in which a check failed, as its text: the command line prints it and ends with exit status 1."""
 

@@ -1,0 +1,44 @@
+"""Solutions have all points, blanks none, and each wrong solution loses the points it should and no others."""
+
+from functools import cache
+
+import pytest
+from wrong import ASSIGNMENTS, NAMES, Mutant, mutants
+
+from zsar.course import release
+from zsar.course.assignment import Assignment
+from zsar.course.judge import Judge
+from zsar.course.session import LocalSession
+
+
+@cache
+def judge(name: str) -> Judge:
+    return Judge(Assignment(ASSIGNMENTS / name / "instructor.ipynb"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solution_has_all_points_and_blank_none(name):
+    found = release.check(judge(name).assignment, judge(name))
+    assert sum(one.earned for one in found["solution"]) == judge(name).assignment.max_score
+    assert not any(one.earned for one in found["blank"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("secret", ["spring", "autumn"])
+def test_solution_passes_whatever_the_instructors_seed(name, secret, monkeypatch):
+    monkeypatch.setenv("ZSAR_COURSE_SEED", secret)
+    release.check(judge(name).assignment, judge(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_are_at_least_five_wrong_solutions(name):
+    assert len({mutant.name for mutant in mutants(name)}) >= 5
+
+
+@pytest.mark.parametrize("mutant", [one for name in NAMES for one in mutants(name)],
+                         ids=lambda one: f"{one.assignment}: {one.name}")
+def test_a_wrong_solution_loses_what_it_should(mutant: Mutant):
+    about = judge(mutant.assignment)
+    outcomes = about.outcomes(LocalSession(about.assignment, mutant.cells(about.assignment)))
+    lost = {one.id: one.message for one in outcomes if one.verdict != "passed"}
+    assert set(lost) == mutant.loses, lost

@@ -1,0 +1,155 @@
+"""Runs the cells of a notebook as far as they go, then calls the functions that they define.
+
+A cell runs statement by statement, so that one that fails takes nothing else with it; statements that failed are tried
+once more at the end, when names that moved cells define later are there.
+"""
+
+import ast
+import builtins
+import linecache
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from zsar.course.given import recipe_of
+
+CELL_SECONDS = 10.0  # of the processor
+
+
+class CellTimeout(BaseException):
+    """A cell took too long; not an Exception, so that ``except Exception`` does not swallow it."""
+
+
+class Kernel:
+    """A namespace in which notebooks run: first the assignment's own ``given`` cells, then a student's."""
+
+    def __init__(self, given: Sequence[str]):
+        self.names: dict = {"__name__": "__main__", "__builtins__": builtins, "input": _no_input}
+        for number, source in enumerate(given):
+            for code in statements(source, f"<given {number}>"):
+                exec(code, self.names)
+        self.given = dict(self.names)
+
+    def run(self, cells: Sequence[tuple[int, str]], begin: Callable[[int], None] = lambda number: None) -> list[dict]:
+        """Run numbered cells; what failed, as {cell, error}. ``begin`` is told the number of each cell before."""
+        failures: dict[int, str] = {}
+        again = []
+        for number, source in cells:
+            begin(number)
+            try:
+                codes = list(statements(source, f"<cell {number}>"))
+            except SyntaxError as error:
+                failures[number] = f"{type(error).__name__} in line {error.lineno}: {error.msg}"
+                continue
+            with limited(CELL_SECONDS):
+                self._try(number, codes, failures, again)
+        for number, code in again:
+            begin(number)
+            failures.pop(number, None)
+            with limited(CELL_SECONDS):
+                self._try(number, [code], failures, [])
+        return [{"cell": number, "error": error} for number, error in sorted(failures.items())]
+
+    def _try(self, number: int, codes: Sequence, failures: dict[int, str], again: list) -> None:
+        for code in codes:
+            try:
+                exec(code, self.names)
+            except NameError as error:
+                again.append((number, code))
+                failures[number] = f"{type(error).__name__}: {error}"
+            except CellTimeout:
+                failures[number] = f"stopped after {CELL_SECONDS:g} s"
+                return
+            except BaseException as error:  # SystemExit and KeyboardInterrupt too: the next cell has its chance
+                failures[number] = f"{type(error).__name__}: {error}"[:500]
+
+    def function(self, name: str, given: bool = False) -> Callable | None:
+        """What a name stands for, if that can be called: among the assignment's own names, or the student's."""
+        found = (self.given if given else self.names).get(name)
+        return found if callable(found) else None
+
+    def answer(self, request: dict) -> dict:
+        """Call a function as {function, given, arguments, named, seconds} says: {value} or {error}."""
+        name = request["function"]
+        function = self.function(name, request["given"])
+        if function is None:
+            return {"error": {"type": "MissingFunction", "message": f"no function {name} in the notebook", "trace": []}}
+        try:
+            with limited(request["seconds"]):
+                return {"value": function(*request["arguments"], **request["named"])}
+        except CellTimeout:
+            return {"error": {"type": "Timeout", "message": f"stopped after {request['seconds']:g} s", "trace": []}}
+        except BaseException as error:  # SystemExit too
+            return {"error": describe(error)}
+
+    def special(self, name: str, inner: object) -> object:
+        """What a message means by a name: an object that the assignment gives, made anew, or a student's function."""
+        if name == "given":
+            factory, arguments = inner
+            return self.given[factory](*arguments)
+        if name == "function":
+            return self.function(inner)
+        raise ValueError(name)
+
+
+def as_special(thing: object) -> dict | None:
+    """The other way: how a message names an object that a ``given`` factory made."""
+    recipe = recipe_of(thing)
+    return recipe and {"given": list(recipe)}
+
+
+def statements(source: str, file: str) -> Iterator:
+    """The compiled statements of a cell, whose magics are turned into Python as IPython does. Raises SyntaxError."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    source = TransformerManager().transform_cell(source)
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    try:
+        tree = ast.parse(source, file)
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, brackets within brackets
+        raise SyntaxError(f"cannot be read ({type(error).__name__})") from error
+    for node in tree.body:
+        yield compile(ast.Module([node], []), file, "exec", dont_inherit=True)
+
+
+def describe(error: BaseException, own: str = "<cell ") -> dict:
+    """An exception as {type, message, trace}: of the trace, the lines of the student's own cells."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(own)]
+    lines = [f"{frame.filename.strip('<>')}, line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames]
+    return {"type": type(error).__name__[:100], "message": _text(error)[:1000],
+            "trace": [line[:300] for line in lines[-5:]]}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # an exception of the student's whose __str__ fails
+        return ""
+
+
+def _no_input(prompt: object = "") -> str:
+    raise EOFError("input() has nobody to ask when work is graded")
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises CellTimeout inside after ``seconds`` of the processor, so that a busy machine takes nobody's points.
+
+    Only where signals can be had: in the main thread of a Unix process.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise CellTimeout
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
