@@ -1,4 +1,5 @@
-"""Runs every chapter and builds ``_build/html``; with ``--refresh`` renews the outputs of the committed notebooks.
+"""Runs every chapter and builds ``_build/html``; with ``--refresh`` renews the outputs of the committed notebooks,
+those of the assignments with solutions among them.
 
 Chapters run two at a time, each in its own process and kernel, and their outputs are kept in ``_build/executed`` under
 a key of the code cells, the package, the data and the versions of the libraries. The pages are built by jupyter-book
@@ -30,7 +31,7 @@ def say(text: str) -> None:
     print(text + "\n", end="", flush=True)  # one write: two chapters at a time report
 
 
-def chapters() -> list[Path]:
+def notebooks() -> list[Path]:
     """The notebooks of the table of contents, in its order."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     pages = [toc["root"]]
@@ -39,29 +40,44 @@ def chapters() -> list[Path]:
     return [path for page in pages if (path := ROOT / f"{page}.ipynb").exists()]
 
 
+def chapters() -> list[Path]:
+    """Those that are run: all but the students' assignments, which are shown as they are handed out."""
+    return [path for path in notebooks() if path.name != "student.ipynb"]
+
+
+def instructor_notebooks() -> list[Path]:
+    """The assignments with their solutions, which are run but are no pages."""
+    return sorted(ROOT.glob("book/assignments/*/instructor.ipynb"))
+
+
+def name_of(path: Path) -> str:
+    """A notebook's name: ``welcome``, ``attack-it-instructor``."""
+    return path.stem if path.parent.name == "book" else f"{path.parent.name}-{path.stem}"
+
+
 def executed_copy(path: Path, inputs: str) -> Path:
     """Where the outputs of the chapter, as it stands, are or will be kept."""
     key = source_digest(nbformat.read(path, as_version=4)) + inputs
-    return EXECUTED / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.ipynb"
+    return EXECUTED / f"{name_of(path)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.ipynb"
 
 
 def run_chapter(path: Path, inputs: str) -> tuple[Path, str | None]:
     """Executes a chapter unless its outputs are kept already; returns the executed copy and what failed."""
-    kept = executed_copy(path, inputs)
+    name, kept = name_of(path), executed_copy(path, inputs)
     if kept.exists():
-        say(f"  {path.stem}: unchanged, outputs kept")
+        say(f"  {name}: unchanged, outputs kept")
         return kept, None
-    say(f"  {path.stem}: running")
+    say(f"  {name}: running")
     done = subprocess.run([sys.executable, ROOT / "tools" / "execute.py", path, kept], env=environment(),
                           capture_output=True, text=True)
     if done.returncode:
-        say(f"  {path.stem}: FAILED")
+        say(f"  {name}: FAILED")
         return kept, done.stderr
-    for old in EXECUTED.glob(f"{path.stem}-*.ipynb"):
-        if old != kept and old.stem.rsplit("-", 1)[0] == path.stem:
+    for old in EXECUTED.glob(f"{name}-*.ipynb"):
+        if old != kept and old.stem.rsplit("-", 1)[0] == name:
             old.unlink()
     cost = nbformat.read(kept, as_version=4).metadata["zsar"]
-    say(f"  {path.stem}: {cost['seconds']:.0f} s, peak memory {cost['peak_mb']} MB")
+    say(f"  {name}: {cost['seconds']:.0f} s, peak memory {cost['peak_mb']} MB")
     return kept, None
 
 
@@ -72,7 +88,7 @@ def run_chapters(paths: list[Path]) -> dict[Path, Path]:
     workers = min(2, os.cpu_count() or 1)
     if os.environ.get("ZSAR_PROFILE", "drawn") != "drawn":
         say("ZSAR_PROFILE is set aside: the book is always built on the drawn profile")
-    say(f"running {len(paths)} chapters on the drawn profile, {workers} at a time")
+    say(f"running {len(paths)} notebooks on the drawn profile, {workers} at a time")
     with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(lambda path: run_chapter(path, inputs), paths))
     failures = [f"{path.name}:\n{error}" for path, (_, error) in zip(paths, results, strict=True) if error]
@@ -112,6 +128,9 @@ def stage(copies: dict[Path, Path], source: Path) -> None:
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "tools/sphinx_ext", source / "tools/sphinx_ext")
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns(".*", "*.ipynb"))
+    for path in set(notebooks()) - set(copies):
+        (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, source / path.relative_to(ROOT))
     for path, kept in copies.items():
         nbformat.write(with_outputs(path, kept), source / path.relative_to(ROOT))
 
@@ -156,10 +175,9 @@ def build_pages(copies: dict[Path, Path]) -> None:
 def main() -> None:
     """``make book`` and ``make refresh``."""
     start = time.perf_counter()
-    copies = run_chapters(chapters())
     if "--refresh" in sys.argv[1:]:
-        return refresh(copies)
-    build_pages(copies)
+        return refresh(run_chapters([*chapters(), *instructor_notebooks()]))
+    build_pages(run_chapters(chapters()))
     say(f"the book is in _build/html ({time.perf_counter() - start:.0f} s); `make serve` shows it")
 
 

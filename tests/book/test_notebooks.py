@@ -11,13 +11,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from build_book import chapters  # noqa: E402
+from build_book import chapters, name_of  # noqa: E402
 from execute import code_cells, source_digest  # noqa: E402
 
-PATHS = sorted(path for path in (ROOT / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+PATHS = sorted(path for path in (ROOT / "book").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts and path.name != "student.ipynb")
 CHAPTERS = {path: nbformat.read(path, as_version=4) for path in PATHS}
 IMAGES = {"image/png", "image/jpeg"}
-each_chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+each_chapter = pytest.mark.parametrize("path", PATHS, ids=name_of)
 
 
 def prose(path: Path) -> str:

@@ -3,13 +3,18 @@
 import ast
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(ROOT / "book").glob("*.ipynb"), *(ROOT / "book").glob("*.md")])
+sys.path.insert(0, str(ROOT / "tools"))
+
+from build_book import name_of  # noqa: E402
+
+PAGES = sorted(path for pattern in ("*.ipynb", "*.md", "*/*/*.ipynb") for path in (ROOT / "book").glob(pattern))
 TESTS = {node.name for path in (ROOT / "tests").rglob("*.py") for node in ast.parse(path.read_text("utf-8")).body
          if isinstance(node, ast.FunctionDef)}
 
@@ -35,7 +40,7 @@ def find(name: str) -> object:
     return found
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_names_on_pages_exist(path):
     for name in re.findall(r"`(zsar(?:\.\w+)+)`", prose(path)):
         find(name)

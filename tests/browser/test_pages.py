@@ -14,7 +14,8 @@ from build_book import BUILD, chapters, run_sphinx  # noqa: E402
 from serve import open_server  # noqa: E402
 from vendor import fetch  # noqa: E402
 
-PAGES = sorted(path.stem for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md"))
+PAGES = sorted(path.relative_to(ROOT / "book").with_suffix("").as_posix()
+               for pattern in ("*.ipynb", "*.md", "*/*/student.ipynb") for path in (ROOT / "book").glob(pattern))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ markdown); ``### BEGIN SOLUTION`` to ``### END SOLUTION`` is taken out of the st
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from zsar.errors import CourseError, first_line
+from zsar.errors import CourseError, first_line, unknown_name
 
 try:
     import nbformat
@@ -158,9 +158,15 @@ class Assignment:
         return sum(test.points for test in self.tests)
 
 
-def find_assignments(folder: str | Path) -> list[Assignment]:
-    """The assignments in the folders of ``folder``, by name. Raises CourseError where there are none."""
-    paths = sorted(Path(folder).glob("*/instructor.ipynb"))
+def find_assignments(folder: str | Path, names: Sequence[str] = ()) -> list[Assignment]:
+    """The assignments in the folders of ``folder``: those of these names, or all, by name.
+
+    Raises UnknownNameError for a name that is not there, CourseError where there are none.
+    """
+    paths = {path.parent.name: path for path in sorted(Path(folder).glob("*/instructor.ipynb"))}
     if not paths:
         raise CourseError(f"no assignments in {folder}: expected folders with an instructor.ipynb")
-    return [Assignment(path) for path in paths]
+    for name in names:
+        if name not in paths:
+            raise unknown_name("assignment", name, paths)
+    return [Assignment(paths[name]) for name in names or paths]

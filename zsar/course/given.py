@@ -3,13 +3,14 @@
 import functools
 import hashlib
 import os
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 SEED = "ZSAR_COURSE_SEED"
-#: id of an object -> the object (kept, so that the id stays its own), the name of its factory, the arguments.
-_MADE: dict[int, tuple[object, str, tuple]] = {}
+#: id of an object -> the object, as long as it lives, the name of its factory, the arguments.
+_MADE: dict[int, tuple[weakref.ref, str, tuple]] = {}
 
 
 def given(factory: Callable[..., T]) -> Callable[..., T]:
@@ -17,12 +18,14 @@ def given(factory: Callable[..., T]) -> Callable[..., T]:
 
     A test that hands such an object to a student's function sends the name of the factory and its arguments; the
     process of the student makes the object anew, from the assignment's own cells, for this one call. So no object need
-    cross between the processes, and what one call does to it no other call sees.
+    cross between the processes, and what one call does to it no other call sees. What is made must be an instance of a
+    class, such as a model.
     """
     @functools.wraps(factory)
     def make(*arguments):
         made = factory(*arguments)
-        _MADE[id(made)] = (made, factory.__name__, arguments)
+        key = id(made)
+        _MADE[key] = (weakref.ref(made, lambda gone: _MADE.pop(key, None)), factory.__name__, arguments)
         return made
 
     make.is_given = True
@@ -32,7 +35,7 @@ def given(factory: Callable[..., T]) -> Callable[..., T]:
 def recipe_of(thing: object) -> tuple[str, tuple] | None:
     """The factory and the arguments with which ``thing`` was made, if a ``given`` factory made it."""
     found = _MADE.get(id(thing))
-    return found[1:] if found and found[0] is thing else None
+    return found[1:] if found and found[0]() is thing else None
 
 
 def remotely(function: Callable[..., T]) -> Callable[..., T]:

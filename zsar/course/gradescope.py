@@ -56,8 +56,11 @@ def write_zip(assignment: Assignment, out: Path, secret: str) -> None:
 
 def _requirements() -> list[str]:
     """What the package and its grader need, as the installed package says."""
-    found = [requirement.split(";") for requirement in requires("zsar") or []]
-    return [name.strip() for name, *markers in found if not markers or '"course"' in markers[0]]
+    from packaging.requirements import Requirement  # of matplotlib's requirements
+
+    found = map(Requirement, requires("zsar") or [])
+    return [f"{one.name}{one.specifier}" for one in found
+            if one.marker is None or one.marker.evaluate({"extra": "course"})]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -80,12 +80,12 @@ class Sandbox:
                   ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)])
         scratch = ["--size", str(self.limits.scratch), "--perms", "1777", "--tmpfs"]
         seen = _seen()
-        folders = sorted({str(folder) for path in seen for folder in Path(path).parents} - {"/"})
+        folders = sorted({str(folder) for path in seen for folder in Path(path).parents} - {"/", "/tmp"})
         return [shutil.which("bwrap"), "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net",
                 "--unshare-ipc", "--unshare-uts", *rights,
+                "--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm", *scratch, "/tmp",
                 *_options("--ro-bind-try", SYSTEM), *_options("--dir", folders, once=True),
-                *_options("--ro-bind-try", seen), "--proc", "/proc", "--dev", "/dev",
-                *scratch, "/dev/shm", *scratch, "/tmp", *_fonts(), "--chdir", "/tmp", "--remount-ro", "/"]
+                *_options("--ro-bind-try", seen), *_fonts(), "--chdir", "/tmp", "--remount-ro", "/"]
 
 
 def is_root() -> bool:
