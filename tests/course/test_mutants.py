@@ -3,7 +3,7 @@
 from functools import cache
 
 import pytest
-from wrong import ASSIGNMENTS, NAMES, Mutant, mutants
+from wrong import ASSIGNMENTS, NAMES, Mutant, concerned, mutants
 
 from zsar.course import release
 from zsar.course.assignment import Assignment
@@ -39,6 +39,7 @@ def test_there_are_at_least_five_wrong_solutions(name):
                          ids=lambda one: f"{one.assignment}: {one.name}")
 def test_a_wrong_solution_loses_what_it_should(mutant: Mutant):
     about = judge(mutant.assignment)
-    outcomes = about.outcomes(LocalSession(about.assignment, mutant.cells(about.assignment)))
+    session = LocalSession(about.assignment, mutant.cells(about.assignment))
+    outcomes = about.outcomes(session, concerned(about.assignment, mutant))
     lost = {one.id: one.message for one in outcomes if one.verdict != "passed"}
     assert set(lost) == mutant.loses, lost

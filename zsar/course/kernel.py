@@ -6,12 +6,13 @@ once more at the end, when names that moved cells define later are there.
 
 import ast
 import builtins
+import contextlib
+import io
 import linecache
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from zsar.course.given import recipe_of
 
@@ -27,9 +28,10 @@ class Kernel:
 
     def __init__(self, given: Sequence[str]):
         self.names: dict = {"__name__": "__main__", "__builtins__": builtins, "input": _no_input}
-        for number, source in enumerate(given):
-            for code in statements(source, f"<given {number}>"):
-                exec(code, self.names)
+        with contextlib.redirect_stdout(io.StringIO()):  # the setup cell prints the version
+            for number, source in enumerate(given):
+                for code in statements(source, f"<given {number}>"):
+                    exec(code, self.names)
         self.given = dict(self.names)
 
     def run(self, cells: Sequence[tuple[int, str]], begin: Callable[[int], None] = lambda number: None) -> list[dict]:
@@ -133,7 +135,7 @@ def _no_input(prompt: object = "") -> str:
     raise EOFError("input() has nobody to ask when work is graded")
 
 
-@contextmanager
+@contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """Raises CellTimeout inside after ``seconds`` of the processor, so that a busy machine takes nobody's points.
 
