@@ -1,5 +1,6 @@
 """Writing results: the place is tried before long work starts, and a file is complete or not there."""
 
+import contextlib
 import filecmp
 import json
 import os
@@ -40,7 +41,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         part.write_bytes(content)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name too long cannot be unlinked either
+            part.unlink()
         raise OutputError(f"cannot write {path} ({error.strerror})") from error
 
 

@@ -131,6 +131,40 @@ for _ in range(10**6):
         break
 """
 
+FLOODS = """
+import os, struct
+text = b'{"dict": [["at", 1]]}'
+body = struct.pack("<Q", 2) + b"{}"
+message = struct.pack("<QQ", len(text), len(body)) + text + body
+if os.fork() == 0:
+    while True:
+        for number in range(3, 12):
+            try:
+                os.write(number, message)
+            except OSError:
+                pass
+"""
+FORGED_AT = """
+import os, struct
+text = b'{"dict": [["at", null]]}'
+body = struct.pack("<Q", 2) + b"{}"
+for number in range(3, 12):
+    try:
+        os.write(number, struct.pack("<QQ", len(text), len(body)) + text + body)
+    except OSError:
+        pass
+os._exit(1)
+"""
+#: A small message that would be large when read: a tuple of the rows of a tensor.
+UNFOLDS = """
+import zsar.course.wire as wire
+def pack(answer):
+    text, body = b'{"dict": [["value", {"tuple": {"tensor": "0"}}]]}', wire.save({"0": torch.zeros(10**6)})
+    return wire.HEAD.pack(len(text), len(body)) + text + body
+import sys
+sys.modules["__main__"].packed = pack
+"""
+
 CASES = {
     "right": Case(cell("", "after"), 10),
     "blank": Case(lambda assignment, path: hand_in(assignment, path), 0, "blank"),
@@ -169,6 +203,14 @@ CASES = {
     "setup cell deleted": Case(edited(lambda notebook: notebook["cells"].pop(1)), 10),
     "metadata lost": Case(edited(lambda notebook: [notebook.update(metadata={})] + [
         one.update(metadata={}) for one in notebook["cells"]]), 10),
+    "floods the pipe": Case(cell(FLOODS, "after"), 0, says="stopped"),
+    "lies about its cells": Case(cell(FORGED_AT), 10, says="exit status 1"),
+    "unfolds in the grader": Case(cell(UNFOLDS, "after"), 0),
+    "half a surrogate pair": Case(cell("", double="raise ValueError(chr(0xd800))"), 5, says="ValueError: ?"),
+    "an answer with half a surrogate pair": Case(edited(lambda notebook: notebook["cells"][-1].update(
+        source=["\ud800"])), 10),
+    "binds given names anew": Case(cell("torch = 3\nModel = 4\ndef model(factor):\n    return 5"), 10),
+    "a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
     "returns an object": Case(cell("", double="return object()"), 5, says="returned a object"),
     "returns None": Case(cell("", double="pass"), 5),
     "raises an exception that cannot be shown": Case(

@@ -1,13 +1,17 @@
 """What student code sees from inside, and what happens where it cannot be shut in."""
 
+import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sums import RIGHT, hand_in, make_assignment
 
 from zsar.__main__ import main
-from zsar.course import sandbox
+from zsar.course import sandbox, syscalls
 from zsar.course.grade import grade
 from zsar.course.sandbox import Limits, Sandbox
 from zsar.course.submissions import Submission
@@ -34,8 +38,6 @@ def inside(tmp_path_factory):
     assignment = make_assignment(folder / "assignments")
     path = hand_in(assignment, folder / "alice.ipynb", before=LOOK, double="raise ValueError(json.dumps(place))")
     found = grade(Submission("alice", path), [assignment], Sandbox())
-    import json
-
     return json.loads(found.outcomes[0]["message"].removeprefix("ValueError: "))
 
 
@@ -71,20 +73,48 @@ def test_a_bubblewrap_that_is_not_allowed_is_refused(monkeypatch):
         Sandbox()
 
 
-def test_weak_isolation_grades_and_limits(assignment, tmp_path):
+def test_weak_isolation_grades_and_limits(assignment, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "is_root", lambda: False)  # root may be refused, see below
     path = hand_in(assignment, tmp_path / "alice.ipynb", double="import os\n    os._exit(0)", apply=RIGHT["apply"])
     found = grade(Submission("alice", path), [assignment], Sandbox(weak=True))
     assert found.score == 5
     assert "exit status 0" in found.outcomes[0]["message"]
 
 
+def test_weak_isolation_never_runs_student_code_as_root(monkeypatch):
+    monkeypatch.setattr(sandbox, "is_root", lambda: True)
+    monkeypatch.setattr(sandbox, "_world_readable", lambda path: False)
+    with pytest.raises(CourseError, match="as root"):
+        Sandbox(weak=True)
+
+
+def test_what_must_stay_hidden_may_not_lie_where_python_does(tmp_path):
+    with pytest.raises(CourseError, match="could read"):
+        Sandbox.check_unseen(SimpleNamespace(weak=False), Path(sys.prefix) / "book" / "instructor.ipynb")
+    Sandbox.check_unseen(SimpleNamespace(weak=False), tmp_path)
+
+
 @needs_bwrap
 @pytest.mark.skipif(not sandbox.is_root() or not shutil.which("setpriv"), reason="needs root to become another user")
-def test_an_ordinary_user_gets_a_user_namespace():
-    words = Sandbox(limits=Limits())._bubble
-    assert "CAP_SETUID" in words
-    done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bwrap", "--unshare-user",
-                           "--uid", "65534", "--gid", "65534", "--unshare-pid", "--unshare-net", "--ro-bind", "/usr",
-                           "/usr", "--ro-bind", "/lib", "/lib", "--ro-bind-try", "/lib64", "/lib64", "/usr/bin/id"],
-                          capture_output=True, text=True, cwd="/")
-    assert "uid=65534" in done.stdout, done.stderr
+def test_an_ordinary_user_gets_a_user_namespace(monkeypatch):
+    monkeypatch.setattr(sandbox, "is_root", lambda: False)
+    monkeypatch.setattr(sandbox, "_seen", lambda: [])  # the Python of these tests may be root's alone
+    monkeypatch.setattr(sandbox, "_fonts", lambda: [])
+    words = Sandbox.__dict__["_bubble"].func(SimpleNamespace(limits=Limits()))
+    assert "--unshare-user" in words
+    become = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+    done = subprocess.run([*become, *words, "/usr/bin/id", "-u"], capture_output=True, text=True, cwd="/")
+    assert done.stdout == f"{sandbox.NOBODY}\n", done.stderr
+
+
+@needs_bwrap
+@pytest.mark.skipif(syscalls.program() is None, reason="no filter is known for this machine")
+@pytest.mark.parametrize("code", [
+    "os.memfd_create('x')", "ctypes.CDLL(None, use_errno=True).shmget(0, 4096, 0o1600)",
+    "ctypes.CDLL(None, use_errno=True).unshare(0x10000000)", "open('/dev/x', 'w')"])
+def test_no_memory_is_to_be_had_that_belongs_to_no_process(assignment, tmp_path, code):
+    body = f"import ctypes, os\n    done = {code}\n    if done == -1:\n        raise OSError(ctypes.get_errno())"
+    path = hand_in(assignment, tmp_path / "eve.ipynb", double=body, apply=RIGHT["apply"])
+    found = grade(Submission("eve", path), [assignment], Sandbox())
+    assert found.score == 5
+    assert any(word in found.outcomes[0]["message"] for word in ("PermissionError", "OSError")), found.outcomes[0]

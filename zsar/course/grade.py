@@ -1,5 +1,6 @@
 """A class graded: every submission in a process of its own, several at a time, resumable; grades, pages, answers."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -24,17 +25,21 @@ from zsar.course.judge import Judge, judge_of
 from zsar.course.sandbox import Sandbox
 from zsar.course.session import WorkerSession
 from zsar.course.submissions import (
+    LARGEST,
     Submission,
     SubmissionError,
     answer_to,
     choose,
     find_submissions,
     own_cells,
+    plain,
     read_work,
 )
 from zsar.course.written import write_answers
+from zsar.errors import CourseError
 from zsar.outputs import writable_folder, write_atomically, write_json
 
+ADDRESS = 8 * 2**30  # bytes that a grading process may map
 COLUMNS = ("student", "assignment", "score", "max", "status")
 
 
@@ -83,14 +88,18 @@ def grade(submission: Submission, assignments: Sequence[Assignment], sandbox: Sa
 
 
 def _begin(secret: str) -> None:
-    """In a process that grades: the seed, one thread."""
+    """In a process that grades: the seed, one thread, and a limit to what a submission can make it hold."""
     import torch
 
     os.environ[SEED] = secret
     torch.set_num_threads(1)
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows; a lower limit that holds already
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS, ADDRESS))
 
 
-def _grade(submission: Submission, paths: Sequence[Path], sandbox: Sandbox) -> Grade:
+def safe_grade(submission: Submission, paths: Sequence[Path], sandbox: Sandbox) -> Grade:
     """``grade`` in a process of the pool; a fault of ours costs one submission, not the class."""
     try:
         return grade(submission, [_assignment(path) for path in paths], sandbox)
@@ -110,15 +119,17 @@ def grade_class(folder: str | Path, out: Path, assignments: Sequence[Assignment]
 
     There, ``results`` holds a JSON file a submission: one that has not changed, nor its assignment, the seed or the
     release of zsar, is not graded again. ``feedback`` holds a page a submission; ``written.html`` and ``written.csv``
-    are for the human who reads the answers. written: points from such a sheet, see ``read_points``.
+    are for the human who reads the answers. written: points from such a sheet, see ``read_points``. Of several
+    notebooks that a student hands in for one assignment, the best counts.
 
     Raises CourseError where there is nothing to grade, OutputError where results cannot be written.
     """
     submissions, beside = find_submissions(folder), writable_folder(out.with_suffix(""))
+    sandbox.check_unseen(*(assignment.path for assignment in assignments), Path(folder), beside)
     results = writable_folder(beside / "results")
     digests = "".join(assignment.digest for assignment in assignments)
-    keys = {one: _key(one, digests, secret) for one in submissions}
-    files = {one: results / f"{_slug(one)}.json" for one in submissions}
+    keys = {one: _key(one, digests, secret, sandbox) for one in submissions}
+    files = {one: results / f"{_slug(one, Path(folder))}.json" for one in submissions}
     grades = {one: kept for one in submissions if (kept := _kept(files[one], keys[one]))}
     todo = [one for one in submissions if one not in grades]
     with tqdm(total=len(submissions), initial=len(grades), unit="submission", leave=False) as bar:
@@ -132,65 +143,83 @@ def grade_class(folder: str | Path, out: Path, assignments: Sequence[Assignment]
     for one, found in grades.items():
         page = feedback_page(found, titles.get(found.assignment, ""))
         write_atomically(pages / f"{files[one].stem}.html", page.encode())
-    write_answers(ordered, assignments, beside)
-    write_atomically(out, _table(ordered, written or {}).encode())
+    counted = _best(ordered)
+    write_answers(counted, assignments, beside)
+    write_atomically(out, _table(counted, written or {}).encode())
     return ordered
 
 
 def _in_processes(todo: Sequence[Submission], paths: Sequence[Path], sandbox: Sandbox, jobs: int,
                   secret: str) -> Iterator[tuple[Submission, Grade]]:
-    """The grades as they come. Should the system end a grading process, what it had in hand is tried again, twice."""
-    for last in (False, False, True):
-        lost = []
-        with ProcessPoolExecutor(max(1, min(jobs, len(todo))), get_context("spawn"), _begin, (secret,)) as pool:
-            waiting = {pool.submit(_grade, one, paths, sandbox): one for one in todo}
-            try:
-                for done in as_completed(waiting):
-                    try:
-                        yield waiting[done], done.result()
-                    except BrokenProcessPool:
-                        lost.append(waiting[done])
-            except BaseException:  # Ctrl-C, a full disk
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        todo = lost
-        if not lost:
-            return
-        if last:
-            for one in lost:
-                yield one, Grade(one.student, "", status="error", message="the grading process was ended by the system")
+    """The grades as they come. Should the system end a grading process, what was lost is tried again, each alone."""
+    lost = []
+    for one, found in _pooled(todo, paths, sandbox, jobs, secret):
+        if found is None:
+            lost.append(one)
+        else:
+            yield one, found
+    for one in lost:
+        (_, found), = _pooled([one], paths, sandbox, 1, secret)
+        yield one, found or Grade(one.student, "", status="error", message="the system ended the grading process")
+
+
+def _pooled(todo: Sequence[Submission], paths: Sequence[Path], sandbox: Sandbox, jobs: int,
+            secret: str) -> Iterator[tuple[Submission, Grade | None]]:
+    """The grades as they come; None for what was in hand, or still to come, when a process was ended."""
+    with ProcessPoolExecutor(max(1, min(jobs, len(todo))), get_context("spawn"), _begin, (secret,)) as pool:
+        waiting = {pool.submit(safe_grade, one, paths, sandbox): one for one in todo}
+        try:
+            for done in as_completed(waiting):
+                try:
+                    yield waiting[done], done.result()
+                except BrokenProcessPool:
+                    yield waiting[done], None
+        except BaseException:  # Ctrl-C, a full disk
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _best(grades: Sequence[Grade]) -> list[Grade]:
+    """One grade a student and assignment, in order: the best, where somebody handed in several notebooks."""
+    best: dict[tuple[str, str], Grade] = {}
+    for one in grades:
+        key = (one.student, one.assignment)
+        if key not in best or one.score > best[key].score:
+            best[key] = one
+    return [best[key] for key in sorted(best)]
 
 
 def _table(grades: Sequence[Grade], written: dict[tuple[str, str], tuple[float, float]]) -> str:
-    """The grades as CSV; ``written``: points and maximum of (student, assignment) to be added."""
+    """The grades as CSV; ``written``: points and maximum of (student, assignment) to be added.
+
+    Raises CourseError for points of somebody who is not among the grades.
+    """
+    if unknown := set(written) - {(plain(one.student), one.assignment) for one in grades}:
+        raise CourseError(f"points for {' in '.join(min(unknown))}, who handed nothing in: is it this class's sheet?")
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for one in sorted(grades, key=lambda one: (one.student, one.assignment)):
-        points, most = written.get((one.student, one.assignment), (0.0, 0.0))
+    for one in grades:
+        points, most = written.get((plain(one.student), one.assignment), (0.0, 0.0))
         score, most = f"{one.score + points:g}", f"{one.max + most:g}"
         rows.writerow([plain(one.student), one.assignment, score, most, one.status])
     return text.getvalue()
 
 
-def plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _slug(submission: Submission) -> str:
+def _slug(submission: Submission, folder: Path) -> str:
     """A file name for a submission, whatever its student is called."""
-    text = f"{submission.student}-{submission.path.stem}"
-    plain = re.sub(r"[^\w.-]+", "_", text)[:80].lstrip(".")
-    return f"{plain}-{hashlib.sha256(f'{submission.student}/{submission.path}'.encode()).hexdigest()[:6]}"
+    readable = re.sub(r"[^\w.-]+", "_", f"{submission.student}-{submission.path.stem}").encode(errors="replace")
+    place = os.fsencode(submission.path.relative_to(folder))
+    return f"{readable[:80].decode(errors='ignore').lstrip('.')}-{hashlib.sha256(place).hexdigest()[:6]}"
 
 
-def _key(submission: Submission, digests: str, secret: str) -> str:
+def _key(submission: Submission, digests: str, secret: str, sandbox: Sandbox) -> str:
     """Of all that a grade depends on."""
+    digest = hashlib.sha256(f"{__version__}\n{digests}\n{secret}\n{sandbox.weak}\n".encode())
     path = submission.path
-    content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-    digest = hashlib.sha256(f"{__version__}\n{digests}\n{secret}\n".encode())
-    digest.update(content)
+    with contextlib.suppress(OSError):  # what cannot be read is found to be so when it is graded
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from zsar.course.assignment import Assignment, Test
-from zsar.course.kernel import describe, statements
+from zsar.course.kernel import CellTimeout, describe, limited, statements
 from zsar.course.session import Session, StudentError, StudentFunction
 from zsar.course.wire import WireError
+
+MOST_TEXT = 1000  # characters of a message
+TEST_SECONDS = 60.0  # of the processor, in this process
 
 
 @dataclass
@@ -42,20 +45,22 @@ class Judge:
 
     def _outcome(self, test: Test, session: Session) -> Outcome:
         verdict, message, trace = self._verdict(test, session)
-        return Outcome(test.id, test.title, test.points, test.points if verdict == "passed" else 0.0, verdict, message,
-                       list(trace))
+        return Outcome(test.id, test.title, test.points, test.points if verdict == "passed" else 0.0, verdict,
+                       message[:MOST_TEXT], [line[:MOST_TEXT] for line in trace][:5])
 
     def _verdict(self, test: Test, session: Session) -> tuple[str, str, Sequence[str]]:
         """Run a test. Whatever it raises is about the student's work, since the solution was seen to pass."""
         names = self._given | {name: StudentFunction(session, name) for name in self.assignment.functions}
         names["remotely"] = lambda function: StudentFunction(session, function.__name__, given=True)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), limited(TEST_SECONDS):
                 for code in statements(test.source, f"<test {test.id}>"):
                     exec(code, names)
         except StudentError as error:
             kind = "not implemented" if error.kind == "NotImplementedError" else "error"
             return kind, "" if kind == "not implemented" else str(error), error.trace
+        except CellTimeout:  # of ours, on what was returned
+            return "failed", f"the check was not done with what was returned after {TEST_SECONDS:g} s", ()
         except AssertionError as error:
             return "failed", str(error) or "the check failed", ()
         except WireError as error:

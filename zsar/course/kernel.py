@@ -11,12 +11,13 @@ import io
 import linecache
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-from zsar.course.given import recipe_of
-
 CELL_SECONDS = 10.0  # of the processor
+ALL_CELLS_SECONDS = 60.0
+CALL_SECONDS = 10.0  # of one call of a student's function
 
 
 class CellTimeout(BaseException):
@@ -27,45 +28,47 @@ class Kernel:
     """A namespace in which notebooks run: first the assignment's own ``given`` cells, then a student's."""
 
     def __init__(self, given: Sequence[str]):
-        self.names: dict = {"__name__": "__main__", "__builtins__": builtins, "input": _no_input}
+        self.given: dict = {"__name__": "__main__", "__builtins__": builtins, "input": _no_input}
         with contextlib.redirect_stdout(io.StringIO()):  # the setup cell prints the version
             for number, source in enumerate(given):
                 for code in statements(source, f"<given {number}>"):
-                    exec(code, self.names)
-        self.given = dict(self.names)
+                    exec(code, self.given)
+        self.names = dict(self.given)  # the student's own: what cells bind anew does not reach what is given
 
     def run(self, cells: Sequence[tuple[int, str]], begin: Callable[[int], None] = lambda number: None) -> list[dict]:
         """Run numbered cells; what failed, as {cell, error}. ``begin`` is told the number of each cell before."""
-        failures: dict[int, str] = {}
+        failures: list[tuple[int, str]] = []
         again = []
+        start = time.process_time()
         for number, source in cells:
             begin(number)
             try:
                 codes = list(statements(source, f"<cell {number}>"))
             except SyntaxError as error:
-                failures[number] = f"{type(error).__name__} in line {error.lineno}: {error.msg}"
+                failures.append((number, f"{type(error).__name__} in line {error.lineno}: {error.msg}"))
                 continue
-            with limited(CELL_SECONDS):
-                self._try(number, codes, failures, again)
+            failures += self._try(number, codes, start, again)
         for number, code in again:
             begin(number)
-            failures.pop(number, None)
-            with limited(CELL_SECONDS):
-                self._try(number, [code], failures, [])
-        return [{"cell": number, "error": error} for number, error in sorted(failures.items())]
+            failures += self._try(number, [code], start)
+        return [{"cell": number, "error": error} for number, error in sorted(failures)]
 
-    def _try(self, number: int, codes: Sequence, failures: dict[int, str], again: list) -> None:
-        for code in codes:
-            try:
-                exec(code, self.names)
-            except NameError as error:
-                again.append((number, code))
-                failures[number] = f"{type(error).__name__}: {error}"
-            except CellTimeout:
-                failures[number] = f"stopped after {CELL_SECONDS:g} s"
-                return
-            except BaseException as error:  # SystemExit and KeyboardInterrupt too: the next cell has its chance
-                failures[number] = f"{type(error).__name__}: {error}"[:500]
+    def _try(self, number: int, codes: Sequence, start: float, again: list | None = None) -> list[tuple[int, str]]:
+        """Run the statements of a cell; what failed. One that lacks a name is put into ``again``, if that is given."""
+        failed = []
+        seconds = max(1.0, min(CELL_SECONDS, ALL_CELLS_SECONDS - (time.process_time() - start)))
+        with limited(seconds):
+            for code in codes:
+                try:
+                    exec(code, self.names)
+                except CellTimeout:
+                    return [*failed, (number, f"stopped after {seconds:.3g} s")]
+                except BaseException as error:  # SystemExit and KeyboardInterrupt too: the next has its chance
+                    if again is not None and isinstance(error, NameError):
+                        again.append((number, code))
+                    else:
+                        failed.append((number, f"{type(error).__name__}: {_text(error)}"[:500]))
+        return failed
 
     def function(self, name: str, given: bool = False) -> Callable | None:
         """What a name stands for, if that can be called: among the assignment's own names, or the student's."""
@@ -73,16 +76,16 @@ class Kernel:
         return found if callable(found) else None
 
     def answer(self, request: dict) -> dict:
-        """Call a function as {function, given, arguments, named, seconds} says: {value} or {error}."""
+        """Call a function as {function, given, arguments, named} says: {value} or {error}."""
         name = request["function"]
         function = self.function(name, request["given"])
         if function is None:
-            return {"error": {"type": "MissingFunction", "message": f"no function {name} in the notebook", "trace": []}}
+            return failure("MissingFunction", f"no function {name} in the notebook")
         try:
-            with limited(request["seconds"]):
+            with limited(CALL_SECONDS):
                 return {"value": function(*request["arguments"], **request["named"])}
         except CellTimeout:
-            return {"error": {"type": "Timeout", "message": f"stopped after {request['seconds']:g} s", "trace": []}}
+            return failure("Timeout", f"stopped after {CALL_SECONDS:g} s")
         except BaseException as error:  # SystemExit too
             return {"error": describe(error)}
 
@@ -96,24 +99,23 @@ class Kernel:
         raise ValueError(name)
 
 
-def as_special(thing: object) -> dict | None:
-    """The other way: how a message names an object that a ``given`` factory made."""
-    recipe = recipe_of(thing)
-    return recipe and {"given": list(recipe)}
+def failure(kind: str, message: str) -> dict:
+    """The answer to a call that came to nothing, in the form of ``describe``."""
+    return {"error": {"type": kind, "message": message, "trace": []}}
 
 
-def statements(source: str, file: str) -> Iterator:
+def statements(source: str, file: str) -> list:
     """The compiled statements of a cell, whose magics are turned into Python as IPython does. Raises SyntaxError."""
     from IPython.core.inputtransformer2 import TransformerManager
 
-    source = TransformerManager().transform_cell(source)
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     try:
-        tree = ast.parse(source, file)
+        source = TransformerManager().transform_cell(source)
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        codes = [compile(ast.Module([node], []), file, "exec", dont_inherit=True)
+                 for node in ast.parse(source, file).body]
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes, brackets within brackets
         raise SyntaxError(f"cannot be read ({type(error).__name__})") from error
-    for node in tree.body:
-        yield compile(ast.Module([node], []), file, "exec", dont_inherit=True)
+    return codes
 
 
 def describe(error: BaseException, own: str = "<cell ") -> dict:

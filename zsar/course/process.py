@@ -34,9 +34,11 @@ class StudentProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="zsar-", ignore_cleanup_errors=True) if sandbox.weak else None
         if self._folder:
             os.chmod(self._folder.name, 0o777)
-        self._process = subprocess.Popen(
-            sandbox.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-            cwd=self._folder and self._folder.name, env=sandbox.environment, start_new_session=True)
+        with sandbox.command() as (words, passed):
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                pass_fds=passed, cwd=self._folder and self._folder.name, env=sandbox.environment,
+                start_new_session=True)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             os.set_blocking(pipe.fileno(), False)
         self._deadline = 0.0
@@ -98,8 +100,8 @@ class StudentProcess:
 
     def _wait(self, reading: list, writing: list, deadline: float) -> None:
         """Until a pipe is ready. Raises Ended at the deadline."""
-        ready = select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))
-        if not any(ready):
+        left = deadline - time.monotonic()
+        if left <= 0 or not any(select.select(reading, writing, [], left)):
             self._fail("did not answer in time and was stopped")
 
     def _fail(self, otherwise: str) -> None:

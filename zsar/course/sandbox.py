@@ -10,18 +10,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+from zsar.course import syscalls
 from zsar.course.worker import NOBODY
 from zsar.errors import CourseError
 from zsar.paths import data_path
 
-NOT_GUARANTEED = ("with weak isolation a submission can read the hidden tests and other files of this user, use the "
-                  "network, and leave processes behind")
+NOT_GUARANTEED = ("with weak isolation a submission can read and change what this user can, hidden tests and grades "
+                  "among it, use the network, and leave processes behind")
+OWN_USERS = range(61184, 65520)  # users that nobody is: systemd's dynamic ones
 #: Where the libraries lie that the worker imports.
 LIBRARIES = ("torch", "torchvision", "open_clip", "IPython", "numpy", "safetensors", "matplotlib", "ipywidgets")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
@@ -48,23 +51,49 @@ class Sandbox:
     def __post_init__(self):
         if not self.weak:
             self._try()
+        elif is_root() and not all(map(_world_readable, _seen())):
+            raise CourseError("with weak isolation student code would run as root here, for no other user can read "
+                              f"{sys.prefix}: grade as an ordinary user, or with bubblewrap")
 
     def _try(self) -> None:
         """Start something harmless inside."""
-        mend = f"install bubblewrap on a Linux system, or give --weak-isolation ({NOT_GUARANTEED})"
+        mend = f"install bubblewrap 0.7 or newer on a Linux system, or give --weak-isolation ({NOT_GUARANTEED})"
         if not shutil.which("bwrap"):
             raise CourseError(f"student code cannot be isolated here: found no bwrap; {mend}")
-        done = subprocess.run([*self._bubble, sys.executable, "-c", ""], capture_output=True, text=True)
+        done = subprocess.run([*self._bubble, sys.executable, "-c", ""], capture_output=True, text=True,
+                              timeout=60)
         if done.returncode:
             raise CourseError(f"student code cannot be isolated here: bwrap says {done.stderr.strip()!r}; {mend}")
 
-    @property
-    def command(self) -> list[str]:
-        """The command line of a worker, which drops to nobody where it starts as root and nobody can read Python."""
-        drops = is_root() and (not self.weak or all(map(_world_readable, _seen())))
-        limits = (self.limits.address, self.limits.scratch, self.limits.processes, NOBODY if drops else -1)
-        return [*([] if self.weak else self._bubble), sys.executable, "-s", "-P", "-B", "-m", "zsar.course.worker",
-                *map(str, limits)]
+    def check_unseen(self, *paths: Path) -> None:
+        """Raise CourseError where one of these lies in what student code may read, such as an environment's folder."""
+        for path in paths:
+            for place in () if self.weak else (*SYSTEM, *_seen()):
+                if path.resolve().is_relative_to(place):
+                    raise CourseError(f"student code could read {path}, for it lies in {place}: move it elsewhere")
+
+    @contextmanager
+    def command(self) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+        """The command line of a worker, and the files that it is to inherit.
+
+        Under bubblewrap a worker is a user of its own where the grader is root, so that the number of its processes is
+        its own too; elsewhere the system counts all processes of this user, and no such limit is set.
+        """
+        user = OWN_USERS[os.getpid() % len(OWN_USERS)] if not self.weak else NOBODY
+        limits = (self.limits.address, self.limits.scratch, self.limits.processes if is_root() or not self.weak else -1,
+                  user if is_root() else -1)
+        words = [sys.executable, "-s", "-P", "-B", "-m", "zsar.course.worker", *map(str, limits)]
+        filters = None if self.weak else syscalls.program()
+        if filters is None:
+            yield [*([] if self.weak else self._bubble), *words], ()
+            return
+        reading, writing = os.pipe()
+        os.write(writing, filters)
+        os.close(writing)
+        try:
+            yield [*self._bubble, "--seccomp", str(reading), *words], (reading,)
+        finally:
+            os.close(reading)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -85,7 +114,8 @@ class Sandbox:
                 "--unshare-ipc", "--unshare-uts", *rights,
                 "--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm", *scratch, "/tmp",
                 *_options("--ro-bind-try", SYSTEM), *_options("--dir", folders, once=True),
-                *_options("--ro-bind-try", seen), *_fonts(), "--chdir", "/tmp", "--remount-ro", "/"]
+                *_options("--ro-bind-try", seen), *_fonts(), "--chdir", "/tmp", "--remount-ro", "/dev",
+                "--remount-ro", "/"]
 
 
 def is_root() -> bool:
@@ -112,7 +142,7 @@ def _fonts() -> list[str]:
 
     lists = sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
     inside = ["--perms", "0777", "--dir", "/tmp/matplotlib"]
-    return [*inside, "--ro-bind", str(lists[-1]), f"/tmp/matplotlib/{lists[-1].name}"] if lists else inside
+    return [*inside, "--ro-bind-try", str(lists[-1]), f"/tmp/matplotlib/{lists[-1].name}"] if lists else inside
 
 
 def _options(option: str, paths: Sequence[str], once: bool = False) -> list[str]:

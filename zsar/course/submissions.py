@@ -8,10 +8,12 @@ from pathlib import Path
 
 from zsar.course.assignment import Assignment, Question, kind_of
 from zsar.course.release import ANSWER, student_notebook
+from zsar.course.wire import clean
 from zsar.errors import CourseError, first_line
 
 LARGEST = 100 * 2**20  # bytes of a notebook; its outputs are thrown away
 MOST_CODE = 2 * 2**20
+LONGEST_ANSWER = 20_000  # characters
 
 
 class SubmissionError(ValueError):
@@ -40,15 +42,20 @@ def find_submissions(folder: str | Path) -> list[Submission]:
     folder, found = Path(folder), []
     if not folder.is_dir():
         raise CourseError(f"no folder {folder}: expected one with a notebook, or a folder of notebooks, a student")
-    for place in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    for place in sorted(path for path in folder.iterdir() if not _hidden(path, folder)):
         if place.is_dir() and not place.is_symlink():
-            notebooks = [path for path in sorted(place.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-            found += [Submission(place.name, path) for path in notebooks or [place]]
+            notebooks = [path for path in sorted(place.rglob("*.ipynb")) if not _hidden(path, folder)]
+            found += [Submission(clean(place.name), path) for path in notebooks or [place]]
         else:
-            found.append(Submission(place.stem, place))
+            found.append(Submission(clean(place.stem), place))
     if not found:
         raise CourseError(f"nothing to grade in {folder}: expected notebooks, or a folder of notebooks a student")
     return found
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether a file is no work of anybody's: checkpoints of an editor, what an archive of macOS adds."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
 
 
 def read_work(path: Path) -> Work:
@@ -68,8 +75,10 @@ def _parsed(path: Path) -> dict:
         raise SubmissionError("the folder holds no notebook (.ipynb)")
     if path.is_symlink():
         raise SubmissionError("the file is a link, not a notebook")
+    if not path.is_file():
+        raise SubmissionError("this is no ordinary file")
     if path.suffix != ".ipynb":
-        raise SubmissionError(f"the file is no notebook: found {path.suffix or 'no ending'}, expected .ipynb")
+        raise SubmissionError(f"the file is no notebook: found {clean(path.suffix) or 'no ending'}, expected .ipynb")
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise SubmissionError(f"the notebook has {size // 2**20} MB, expected at most {LARGEST // 2**20}: clear "
@@ -77,7 +86,7 @@ def _parsed(path: Path) -> dict:
         notebook = json.loads(path.read_bytes())
     except OSError as error:
         raise SubmissionError(f"the file cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise SubmissionError(f"the file is no notebook, for it is not JSON ({first_line(error)})") from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise SubmissionError("the file is no notebook of format 4: it has no list of cells")
@@ -86,7 +95,7 @@ def _parsed(path: Path) -> dict:
 
 def _source(cell: dict) -> str:
     source = cell.get("source", "")
-    return "".join(map(str, source)) if isinstance(source, list) else str(source)
+    return clean("".join(map(str, source)) if isinstance(source, list) else str(source))
 
 
 def _inner(thing: dict, *names: str) -> dict:
@@ -139,4 +148,9 @@ def answer_to(question: Question, work: Work) -> str:
         after = texts.index(question.text) + 1
         found = texts[after:after + 1]
     text = found[0].strip() if found else ""
-    return "" if text == ANSWER else text
+    return "" if text == ANSWER else text[:LONGEST_ANSWER]
+
+
+def plain(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 HEAD = struct.Struct("<QQ")
-LARGEST = 256 * 2**20  # bytes of a message
+LARGEST = 64 * 2**20  # bytes of a message
+LARGEST_TEXT = 4 * 2**20  # of them JSON, which becomes forty times as large when it is read
 DEEPEST = 20
 
 
@@ -29,8 +30,10 @@ def pack(value: object, special: Callable[[object], dict | None] = lambda thing:
     special: turns what else there is into a dict of plain values, or returns None. Raises WireError.
     """
     tensors: dict[str, torch.Tensor] = {}
+    size = 0
 
     def plain(thing: object, depth: int = 0) -> object:
+        nonlocal size
         if depth > DEEPEST:
             raise WireError("lists within lists, too deep")
         if thing is None or isinstance(thing, bool | int | float | str):
@@ -38,6 +41,8 @@ def pack(value: object, special: Callable[[object], dict | None] = lambda thing:
         if isinstance(thing, np.generic):
             return thing.item()
         if isinstance(thing, np.ndarray | torch.Tensor):
+            if (size := size + thing.nbytes) > LARGEST:
+                raise WireError(f"more than {LARGEST // 2**20} MB of tensors")
             key = str(len(tensors))
             tensors[key] = _dense(thing)
             return {"array" if isinstance(thing, np.ndarray) else "tensor": key}
@@ -54,8 +59,7 @@ def pack(value: object, special: Callable[[object], dict | None] = lambda thing:
 
     text = json.dumps(plain(value)).encode()
     body = save(tensors)
-    if len(text) + len(body) > LARGEST:
-        raise WireError(f"{len(text) + len(body):,} bytes; expected at most {LARGEST:,}")
+    _check_sizes(len(text), len(body))
     return HEAD.pack(len(text), len(body)) + text + body
 
 
@@ -68,42 +72,57 @@ def _dense(thing: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def read(stream: BinaryIO, special: Callable[[str, object], object] | None = None) -> object:
-    """The next message of a blocking stream. Raises EOFError at its end, WireError for bytes that are no message."""
+    """The next message of a blocking stream. Raises EOFError at its end, WireError for bytes that are no message.
+
+    special: makes what a dict of another single key stands for; what it raises is raised.
+    """
     head = stream.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError
     sizes = HEAD.unpack(head)
-    if sum(sizes) > LARGEST:
-        raise WireError(f"a message of {sum(sizes):,} bytes; expected at most {LARGEST:,}")
+    _check_sizes(*sizes)
     text, body = map(stream.read, sizes)
     if (len(text), len(body)) != sizes:
         raise EOFError
-    return unpack(text, body, special)
+    return _unpack(text, body, special)
 
 
-def unpack(text: bytes, body: bytes, special: Callable[[str, object], object] | None = None) -> object:
-    """The value of a message. special: makes what a dict of another single key stands for. Raises WireError."""
+def _check_sizes(text: int, body: int) -> None:
+    if text > LARGEST_TEXT or text + body > LARGEST:
+        raise WireError(f"a message of {text + body:,} bytes, {text:,} of them text; expected at most {LARGEST:,} and "
+                        f"{LARGEST_TEXT:,}")
+
+
+def clean(text: str) -> str:
+    """A text that can be written as UTF-8: half a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+def _unpack(text: bytes, body: bytes, special: Callable[[str, object], object] | None) -> object:
     try:
         tensors = load(body)
         return _value(json.loads(text), tensors, special)
     except WireError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError, SafetensorError) as error:
         raise WireError(f"bytes that are no message ({type(error).__name__})") from error
 
 
 def _value(thing: object, tensors: dict[str, torch.Tensor], special: Callable[[str, object], object] | None) -> object:
-    """The value that JSON stands for."""
+    """The value that JSON stands for; each tensor once, so that a small message cannot become large."""
+    if isinstance(thing, str):
+        return clean(thing)
     if isinstance(thing, list):
         return [_value(item, tensors, special) for item in thing]
     if not isinstance(thing, dict):
         return thing
     (name, inner), = thing.items()
-    if name == "tensor":
-        return tensors[inner]
-    if name == "array":
-        return tensors[inner].numpy()
+    if name in ("tensor", "array"):
+        found = tensors.pop(inner)
+        return found if name == "tensor" else found.numpy()
     inner = _value(inner, tensors, special)
+    if name in ("tuple", "dict") and not isinstance(inner, list):
+        raise WireError(f"a {name} that is no list")
     if name == "tuple":
         return tuple(inner)
     if name == "dict":

@@ -14,7 +14,8 @@ NOBODY = 65534
 def main() -> None:
     """Serves requests until the grader closes the pipe.
 
-    Arguments: bytes of memory, bytes of a file, number of processes, and the user to become (-1: stay who you are).
+    Arguments: bytes of memory, bytes of a file, number of processes (-1: as many as the system allows), and the user
+    to become (-1: stay who you are).
     """
     memory, file, processes, user = map(int, sys.argv[1:])
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -31,7 +32,7 @@ def main() -> None:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """The first request is {given, cells}, the others are calls; between cells the number of the next one is told."""
     from zsar.course import wire
-    from zsar.course.kernel import Kernel
+    from zsar.course.kernel import Kernel, describe
 
     def say(answer: dict) -> None:
         answers.write(packed(answer))
@@ -47,18 +48,22 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             request = wire.read(requests, kernel.special)
         except EOFError:
             return
+        except Exception as error:  # what is given could not be made, after what the cells did to the libraries
+            say({"error": describe(error)})
+            continue
         say(kernel.answer(request))
 
 
 def packed(answer: dict) -> bytes:
     """An answer as a message; a value that cannot be sent becomes an error that says so."""
     from zsar.course import wire
+    from zsar.course.kernel import failure
 
     try:
         return wire.pack(answer)
     except Exception as error:  # objects of the student's can raise anything when looked at
         message = f"the function returned {error}"[:500] if isinstance(error, wire.WireError) else type(error).__name__
-        return wire.pack({"error": {"type": "ReturnedValue", "message": message, "trace": []}})
+        return wire.pack(failure("ReturnedValue", message))
 
 
 def _limit(memory: int, file: int, processes: int) -> None:
@@ -67,8 +72,11 @@ def _limit(memory: int, file: int, processes: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    limits = {"RLIMIT_AS": memory, "RLIMIT_FSIZE": file, "RLIMIT_NPROC": processes, "RLIMIT_CORE": 0}
+    limits = {"RLIMIT_AS": memory, "RLIMIT_FSIZE": file, "RLIMIT_NPROC": processes, "RLIMIT_CORE": 0,
+              "RLIMIT_NOFILE": 256}
     for name, value in limits.items():
+        if value < 0:
+            continue
         try:
             resource.setrlimit(getattr(resource, name), (value, value))
         except (AttributeError, ValueError, OSError):  # not on this system, or a lower limit holds already

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from zsar.course.assignment import SOLUTION, Assignment, Question, regions
 from zsar.course.feedback import render
-from zsar.errors import CourseError
+from zsar.course.submissions import plain
+from zsar.errors import CourseError, first_line
 from zsar.outputs import write_atomically
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def write_answers(grades: "Sequence[Grade]", assignments: Sequence[Assignment], 
     sheet = csv.writer(text, lineterminator="\n")
     sheet.writerow(SHEET)
     for assignment, question, answers in sections:
-        sheet.writerows([student, assignment.name, question.id, "" if answer else 0, f"{question.points:g}"]
+        sheet.writerows([plain(student), assignment.name, question.id, "" if answer else 0, f"{question.points:g}"]
                         for student, answer in answers)
     page = render("written.html", sections=[
         {"title": assignment.title, "question": question, "model": model_answer(question), "answers": answers}
@@ -51,9 +52,10 @@ def read_points(path: str | Path) -> dict[tuple[str, str], tuple[float, float]]:
     """Points and maximum of (student, assignment) in a filled sheet, summed. Raises CourseError for a bad row."""
     sums: dict[tuple[str, str], tuple[float, float]] = {}
     try:
-        lines = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
-    except OSError as error:
-        raise CourseError(f"cannot read {path} ({error.strerror})") from error
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CourseError(f"cannot read {path} ({first_line(error)}): expected a CSV file in UTF-8") from error
     for number, row in enumerate(lines, 2):
         try:
             points, most = float(row["points"] or "nan"), float(row["max"])
