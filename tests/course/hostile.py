@@ -203,9 +203,9 @@ CASES = {
     "setup cell deleted": Case(edited(lambda notebook: notebook["cells"].pop(1)), 10),
     "metadata lost": Case(edited(lambda notebook: [notebook.update(metadata={})] + [
         one.update(metadata={}) for one in notebook["cells"]]), 10),
-    "floods the pipe": Case(cell(FLOODS, "after"), 0, says="stopped"),
-    "lies about its cells": Case(cell(FORGED_AT), 10, says="exit status 1"),
-    "unfolds in the grader": Case(cell(UNFOLDS, "after"), 0),
+    "floods the pipe": Case(cell(FLOODS, "after"), 0, says="no answer"),
+    "lies about its cells": Case(cell(FORGED_AT), 0, says="exit status 1"),
+    "unfolds in the grader": Case(cell(UNFOLDS, "after"), 10, says="no list"),
     "half a surrogate pair": Case(cell("", double="raise ValueError(chr(0xd800))"), 5, says="ValueError: ?"),
     "an answer with half a surrogate pair": Case(edited(lambda notebook: notebook["cells"][-1].update(
         source=["\ud800"])), 10),
