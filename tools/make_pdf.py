@@ -8,17 +8,12 @@ from urllib.parse import unquote, urldefrag
 
 import yaml
 from browser import CHROMIUM, MISSING, open_chromium
+from build_book import ROOT, pages
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, FloatObject, NameObject, NullObject, TextStringObject
 from serve import HTML, open_server
 
-ROOT = Path(__file__).resolve().parent.parent
 READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
-
-
-def pages(toc: dict) -> list[str]:
-    """The pages of a table of contents, in its order."""
-    return [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
 
 
 def links(pdf: PdfReader | PdfWriter) -> list[DictionaryObject]:
@@ -35,8 +30,9 @@ def add(writer: PdfWriter, printed: bytes, address: str) -> dict[str, tuple]:
             uri = TextStringObject(f"{address}#{str(link.pop('/Dest')).removeprefix('/')}")
             link[NameObject("/A")] = DictionaryObject({NameObject("/S"): NameObject("/URI"), NameObject("/URI"): uri})
     writer.append(reader)
-    return {address: (start, 0)} | {f"{address}#{name.removeprefix('/')}": (
-        start + reader.get_destination_page_number(place), place.top) for name, place in reader.named_destinations.items()}
+    anchors = {f"{address}#{name.removeprefix('/')}": (start + reader.get_destination_page_number(place), place.top)
+               for name, place in reader.named_destinations.items()}
+    return {address: (start, 0)} | anchors
 
 
 def connect(writer: PdfWriter, places: dict[str, tuple], origin: str) -> None:
@@ -74,6 +70,6 @@ def make_pdf(html: Path, names: list[str], target: Path, about: dict[str, str]) 
 if __name__ == "__main__":
     if not CHROMIUM or not (HTML / "index.html").exists():
         sys.exit("there is no built book yet: run `make book` first" if CHROMIUM else MISSING)
-    config, toc = (yaml.safe_load((ROOT / name).read_text(encoding="utf-8")) for name in ("_config.yml", "_toc.yml"))
-    make_pdf(HTML, pages(toc), HTML.with_name("zsar.pdf"), {"/Title": config["title"], "/Author": config["author"]})
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    make_pdf(HTML, pages(), HTML.with_name("zsar.pdf"), {"/Title": config["title"], "/Author": config["author"]})
     print("the book is in _build/zsar.pdf")
