@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE MPLBACKEND
 # Progress bars would stand among the outputs of a notebook.
 export TQDM_DISABLE := 1
 
-.PHONY: help install book test reproduce refresh serve clean
+.PHONY: help install book pdf test links reproduce refresh serve clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
@@ -26,6 +26,12 @@ install: $(READY)  ## install into .venv, nothing more
 
 book: $(READY)  ## run every chapter and build _build/html
 	@$(PY) tools/build_book.py
+
+pdf: $(READY)  ## print the built book into _build/zsar.pdf (needs Chromium; `make book` first)
+	@$(PY) tools/make_pdf.py
+
+links: $(READY)  ## check the addresses that pages, README and the other documents link to (needs a network)
+	@$(PY) tools/check_links.py
 
 ifdef GPU
 test: $(READY)

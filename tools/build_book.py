@@ -31,13 +31,15 @@ def say(text: str) -> None:
     print(text + "\n", end="", flush=True)  # one write: two chapters at a time report
 
 
-def notebooks() -> list[Path]:
-    """The notebooks of the table of contents, in its order."""
+def pages() -> list[str]:
+    """The pages of the table of contents, in its order: ``book/welcome``, ..."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"]]
-    for part in toc.get("parts", [toc]):
-        pages += [entry["file"] for entry in part.get("chapters", [])]
-    return [path for page in pages if (path := ROOT / f"{page}.ipynb").exists()]
+    return [toc["root"], *(entry["file"] for part in toc.get("parts", [toc]) for entry in part.get("chapters", []))]
+
+
+def notebooks() -> list[Path]:
+    """Those of the pages that are notebooks."""
+    return [path for page in pages() if (path := ROOT / f"{page}.ipynb").exists()]
 
 
 def chapters() -> list[Path]:

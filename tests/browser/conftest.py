@@ -1,22 +1,19 @@
 """The browser of these tests; where there is none they are skipped."""
 
-import os
-import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
-CHROMIUM = os.environ.get("ZSAR_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from browser import CHROMIUM, MISSING, open_chromium  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def browser():
     """One chromium for all tests of a module."""
     if not CHROMIUM:
-        pytest.skip("no chromium here (its path may be given in ZSAR_CHROMIUM)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        pytest.skip(MISSING)
+    with open_chromium() as chromium:
         yield chromium
-        chromium.close()
