@@ -35,7 +35,7 @@ def test_every_page_is_in_the_toc():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = {toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])}
     pages = {path.relative_to(ROOT).with_suffix("").as_posix()
-             for path in (ROOT / "book").iterdir() if path.suffix in (".ipynb", ".md")}
+             for pattern in ("*.ipynb", "*.md", "assignments/*/student.ipynb") for path in (ROOT / "book").glob(pattern)}
     assert pages == listed
     assert chapters()[0].stem == "welcome"
 

@@ -11,6 +11,9 @@ from zsar.course.judge import Judge
 from zsar.course.session import LocalSession
 
 
+USUAL = 8  # wrong solutions of an assignment that are tried each time; all, with `make test LONG=1`
+
+
 @cache
 def judge(name: str) -> Judge:
     return Judge(Assignment(ASSIGNMENTS / name / "instructor.ipynb"))
@@ -35,8 +38,9 @@ def test_there_are_at_least_five_wrong_solutions(name):
     assert len({mutant.name for mutant in mutants(name)}) >= 5
 
 
-@pytest.mark.parametrize("mutant", [one for name in NAMES for one in mutants(name)],
-                         ids=lambda one: f"{one.assignment}: {one.name}")
+@pytest.mark.parametrize("mutant", [
+    pytest.param(one, id=f"{name}: {one.name}", marks=[pytest.mark.long] * (number >= USUAL))
+    for name in NAMES for number, one in enumerate(mutants(name))])
 def test_a_wrong_solution_loses_what_it_should(mutant: Mutant):
     about = judge(mutant.assignment)
     session = LocalSession(about.assignment, mutant.cells(about.assignment))
