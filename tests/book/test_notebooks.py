@@ -34,8 +34,8 @@ def all_prose() -> str:
 def test_every_page_is_in_the_toc():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = {toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])}
-    pages = {path.relative_to(ROOT).with_suffix("").as_posix()
-             for pattern in ("*.ipynb", "*.md", "assignments/*/student.ipynb") for path in (ROOT / "book").glob(pattern)}
+    patterns = ("book/*.ipynb", "book/*.md", "book/assignments/*/student.ipynb")
+    pages = {path.relative_to(ROOT).with_suffix("").as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
     assert pages == listed
     assert chapters()[0].stem == "welcome"
 

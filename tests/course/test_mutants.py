@@ -10,7 +10,6 @@ from zsar.course.assignment import Assignment
 from zsar.course.judge import Judge
 from zsar.course.session import LocalSession
 
-
 USUAL = 8  # wrong solutions of an assignment that are tried each time; all, with `make test LONG=1`
 
 
