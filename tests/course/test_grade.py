@@ -70,6 +70,12 @@ def test_what_is_graded_is_kept_until_something_changes(graded, monkeypatch, cap
     before = (graded / "grades.csv").read_bytes()
     assert main(command(graded)) == 0
     assert not graded_now
+    make_assignment(graded / "assignments", "new")  # which nobody has handed in: only what belongs to none may change
+    with pytest.raises(KeyError):
+        main(command(graded))
+    assert [one.student for one in graded_now] == ["=cmd()"]
+    shutil.rmtree(graded / "assignments" / "new")
+    graded_now.clear()
     with pytest.raises(KeyError):  # everything is to be graded again, and nothing was
         main(command(graded, "--seed-file", str(_seed(graded))))
     assert len(graded_now) == 4
@@ -119,7 +125,7 @@ def test_a_fault_of_the_grader_costs_one_row_and_is_tried_again(tmp_path):
     found, = grade_class(tmp_path / "in", tmp_path / "grades.csv", [broken], sandbox=Sandbox(), jobs=1)
     assert (found.status, found.score) == ("error", 0)
     kept = json.loads(next((tmp_path / "grades" / "results").glob("ada-*.json")).read_text())
-    assert grading._kept(tmp_path / "grades" / "results" / "no.json", kept["key"]) is None
+    assert grading._kept(tmp_path / "grades" / "results" / "no.json", kept["key"], {}) is None
     assert path.exists()
     found, = grade_class(tmp_path / "in", tmp_path / "grades.csv", [assignment], sandbox=Sandbox(), jobs=1)
     assert (found.status, found.score) == ("graded", 10)
@@ -147,5 +153,5 @@ def test_no_name_is_a_formula():
 
 def test_a_grade_of_another_release_is_graded_again(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps({"student": "ada", "assignment": "sums", "colour": "blue"}))
-    assert grading._kept(tmp_path / "old.json", "") is None
+    assert grading._kept(tmp_path / "old.json", "", {}) is None
     assert Grade("ada", "sums").status == "graded"

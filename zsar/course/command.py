@@ -103,14 +103,17 @@ def _grade_class(args: argparse.Namespace) -> str:
     written = read_points(args.written) if args.written else None
     grades = grade_class(args.submissions, out, assignments, sandbox=Sandbox(weak=args.weak_isolation), jobs=args.jobs,
                          secret=secret, written=written)
-    return _summary(grades, out, args.weak_isolation, secret)
+    return _summary(grades, out, args.weak_isolation, secret, written is not None)
 
 
-def _summary(grades: list[Grade], out: Path, weak: bool, secret: str) -> str:
+def _summary(grades: list[Grade], out: Path, weak: bool, secret: str, written: bool) -> str:
     counts = Counter(one.status for one in grades)
     lines = [f"{len(grades)} submissions: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()),
              f"grades in {out}, feedback and written answers in {out.with_suffix('')}"]
     lines += [f"{one.student!r}: {one.status}: {one.message!r}" for one in grades if one.message]
+    sheet = out.with_suffix("") / "written.csv"
+    if not written and any(row.split(",")[-2] not in ("", "0") for row in sheet.read_text("utf-8").splitlines()[1:]):
+        lines.append(f"note: {sheet} holds points; --written {sheet} adds them")
     if weak:
         lines.append(f"note: {NOT_GUARANTEED}")
     if not secret:

@@ -127,14 +127,14 @@ def grade_class(folder: str | Path, out: Path, assignments: Sequence[Assignment]
     submissions, beside = find_submissions(folder), writable_folder(out.with_suffix(""))
     sandbox.check_unseen(*(assignment.path for assignment in assignments), Path(folder), beside)
     results = writable_folder(beside / "results")
-    digests = "".join(assignment.digest for assignment in assignments)
-    keys = {one: _key(one, digests, secret, sandbox) for one in submissions}
+    digests = {assignment.name: assignment.digest for assignment in assignments}
+    keys = {one: _key(one, secret, sandbox) for one in submissions}
     files = {one: results / f"{_slug(one, Path(folder))}.json" for one in submissions}
-    grades = {one: kept for one in submissions if (kept := _kept(files[one], keys[one]))}
+    grades = {one: kept for one in submissions if (kept := _kept(files[one], keys[one], digests))}
     todo = [one for one in submissions if one not in grades]
     with tqdm(total=len(submissions), initial=len(grades), unit="submission", leave=False) as bar:
         for one, found in _in_processes(todo, [assignment.path for assignment in assignments], sandbox, jobs, secret):
-            grades[one], found.key = found, keys[one]
+            grades[one], found.key = found, _with_assignment(keys[one], found, digests)
             write_json(files[one], asdict(found))
             bar.update()
     ordered = [grades[one] for one in submissions]
@@ -213,9 +213,9 @@ def _slug(submission: Submission, folder: Path) -> str:
     return f"{readable[:80].decode(errors='ignore').lstrip('.')}-{hashlib.sha256(place).hexdigest()[:6]}"
 
 
-def _key(submission: Submission, digests: str, secret: str, sandbox: Sandbox) -> str:
-    """Of all that a grade depends on."""
-    digest = hashlib.sha256(f"{__version__}\n{digests}\n{secret}\n{sandbox.weak}\n".encode())
+def _key(submission: Submission, secret: str, sandbox: Sandbox) -> str:
+    """Of all that a grade depends on but the assignment."""
+    digest = hashlib.sha256(f"{__version__}\n{secret}\n{sandbox.weak}\n".encode())
     path = submission.path
     with contextlib.suppress(OSError):  # what cannot be read is found to be so when it is graded
         if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
@@ -223,10 +223,15 @@ def _key(submission: Submission, digests: str, secret: str, sandbox: Sandbox) ->
     return digest.hexdigest()[:16]
 
 
-def _kept(file: Path, key: str) -> Grade | None:
+def _with_assignment(key: str, grade: Grade, digests: dict[str, str]) -> str:
+    """The key with what the assignment adds: its own digest, or all of them where a notebook belongs to none."""
+    return f"{key}-{digests.get(grade.assignment) or ''.join(digests.values())}"
+
+
+def _kept(file: Path, key: str, digests: dict[str, str]) -> Grade | None:
     """The grade of an earlier run, if it stands."""
     try:
         grade = Grade(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, cut off, or of another release
         return None
-    return grade if grade.key == key and grade.status != "error" else None
+    return grade if grade.key == _with_assignment(key, grade, digests) and grade.status != "error" else None
