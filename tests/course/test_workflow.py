@@ -20,7 +20,7 @@ def test_the_workflow_grades_with_the_command_that_is_there(capsys):
     assert "pull_request" not in workflow[True]  # YAML reads `on` as true; strangers' code must not meet secrets
 
 
-def test_the_guide_tells_the_points(request):
+def test_the_guide_tells_the_points():
     guide = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
     for name in NAMES:
         about = Assignment(ASSIGNMENTS / name / "instructor.ipynb")

@@ -23,7 +23,6 @@ except ImportError as error:
     raise CourseError('grading needs psutil and nbformat: pip install "zsar[course]"') from error
 
 SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
-KINDS = ("prose", "commentary", "given", "demo", "solution", "test", "written")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Question:
 
 
 def kind_of(cell: nbformat.NotebookNode) -> str:
-    """What a cell is for: one of ``KINDS``."""
+    """What a cell is for: prose, commentary, given, demo, solution, test or written."""
     marks, tags = cell.metadata.get("nbgrader", {}), cell.metadata.get("tags", [])
     grade, solution = marks.get("grade", False), marks.get("solution", False)
     if cell.cell_type == "code":

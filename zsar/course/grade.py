@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -107,10 +108,10 @@ def safe_grade(submission: Submission, paths: Sequence[Path], sandbox: Sandbox) 
         return Grade(submission.student, "", status="error", message=f"{type(error).__name__}: {error}"[:500])
 
 
-def _assignment(path: Path, kept: dict[Path, Assignment] = {}) -> Assignment:  # noqa: B006 - read once a process
-    if path not in kept:
-        kept[path] = Assignment(path)
-    return kept[path]
+@cache
+def _assignment(path: Path) -> Assignment:
+    """Read once a process."""
+    return Assignment(path)
 
 
 def grade_class(folder: str | Path, out: Path, assignments: Sequence[Assignment], *, sandbox: Sandbox, jobs: int = 2,

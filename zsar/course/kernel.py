@@ -43,7 +43,7 @@ class Kernel:
         for number, source in cells:
             begin(number)
             try:
-                codes = list(statements(source, f"<cell {number}>"))
+                codes = statements(source, f"<cell {number}>")
             except SyntaxError as error:
                 failures.append((number, f"{type(error).__name__} in line {error.lineno}: {error.msg}"))
                 continue

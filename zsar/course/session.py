@@ -85,7 +85,7 @@ class WorkerSession:
     def __init__(self, assignment: Assignment, cells: Sequence[tuple[int, str]], sandbox: Sandbox):
         self._given, self._cells, self._sandbox = assignment.sources("given"), list(cells), sandbox
         self._until, self._starts, self._process = math.inf, 0, None
-        self._fatal: dict[str, str] = {}  # functions and cells that ended the process
+        self._fatal: dict[str, str] = {}  # functions that ended the process
         self.failures: list[dict] = []
         self.printed = ""
 
@@ -132,7 +132,7 @@ class WorkerSession:
                 if not begun:  # before any cell of the student's: a fault of the machine or the assignment
                     raise RuntimeError(f"a student process could not begin: it {ended}; {self.printed}") from None
                 self._leave_out(at, f"the process {ended}")
-        if self._starts == 1:  # what the cells took is not taken from the calls
+        if self._until == math.inf:  # what the cells took is not taken from the calls
             self._until = time.monotonic() + ALL_SECONDS
 
     def _said(self, until: float) -> dict:
