@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE MPLBACKEND
 # Progress bars would stand among the outputs of a notebook.
 export TQDM_DISABLE := 1
 
-.PHONY: help install book pdf test links reproduce refresh serve clean
+.PHONY: help install book pdf test links numbers reproduce refresh serve clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 10
@@ -47,6 +47,9 @@ reproduce: $(READY)  ## the whole table on the drawn world, into _build/reproduc
 
 refresh: $(READY)  ## run the chapters and store the outputs in the committed notebooks
 	@$(PY) tools/build_book.py --refresh
+
+numbers: $(READY)  ## write the measured numbers of the prose anew, from the stored results
+	@$(PY) tools/measured
 
 serve: $(READY)  ## serve the built book on this machine (PORT=8000)
 	@$(PY) tools/serve.py $(PORT)

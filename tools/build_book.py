@@ -112,12 +112,12 @@ def with_outputs(path: Path, kept: Path) -> nbformat.NotebookNode:
 
 
 def refresh(copies: dict[Path, Path]) -> None:
-    """Writes the outputs into the committed notebooks, with the digest of the code that made them."""
+    """Writes the outputs into the committed notebooks, with the digest of the code that made them and what it took."""
     for path, kept in copies.items():
         notebook = with_outputs(path, kept)
         notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook.metadata["language_info"] = {"name": "python"}
-        notebook.metadata["zsar"] = {"source": source_digest(notebook)}
+        notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, 4).metadata["zsar"]}
         nbformat.write(notebook, path)
         say(f"  {path.relative_to(ROOT)}: outputs renewed")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 LIBRARIES = ("zsar", "torch", "torchvision", "open_clip_torch", "torchattacks", "numpy", "matplotlib", "ipywidgets",
              "jupyter-book", "sphinx")
@@ -100,10 +100,20 @@ class StatusTable(SphinxDirective):
         return rows, ""
 
 
+class Measured(SphinxRole):
+    """``{measured}`72 <fare clean>```: a number from the stored results (``tools/measured``), its name as a hint."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number alone."""
+        number, name = re.fullmatch(r"(.*?)\s*<(.+)>", self.text, re.DOTALL).groups()
+        return [nodes.inline(self.rawtext, number, classes=["measured"], title=name)], []
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the parts."""
     app.connect("config-inited", use_local_scripts, priority=100)  # before myst-nb reads its options
     app.add_js_file(None, body=WIDGET_SCRIPT, priority=100)
     app.connect("html-page-context", drop_second_thebe_script, priority=900)
     app.add_directive("status-table", StatusTable)
+    app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "parallel_write_safe": True}
