@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+from prose import prose
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = re.compile(r"\{measured\}`([^`<]*?)\s*<([^`>]+)>`")
@@ -21,10 +22,8 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 #: What a measured quantity looks like: a number (an interval counts as one) before one of these.
 QUANTITY = re.compile(r"(?<![\w.,/{$^-])(\d[\d,]*(?:\.\d+)?)\s*"
                       r"(%|points?\b|times\b|seconds?\b|minutes?\b|hours?\b|[KMG]B\b)")
-#: Where numbers are no prose: code, formulae, roles, the heads of exercises, addresses.
-NO_PROSE = re.compile(r"`{3,4}(?:python|bash|text|json|toml|yaml|csv)?\n.*?`{3,4}|\$\$.*?\$\$|\{math\}.*?```|"
-                      r"\{\w+(?::\w+)?\}`[^`]*`|(?<!`)`[^`]+`(?!`)|\$[^$]*\$|\*Difficulty[^*]*\*|\]\([^)]*\)|95 %|"
-                      r"\*\*Downloads\*\* 0 MB", re.DOTALL)
+#: What has the form of a quantity and is none: the confidence of intervals, the heads of exercises, no downloads.
+FORMS = re.compile(r"95 %|Difficulty \d[^.]*\.|Downloads 0 MB")
 
 
 def pages() -> list[Path]:
@@ -85,10 +84,10 @@ def typed(path: Path) -> Iterator[str]:
     """Quantities in a page's prose that carry no name and are not among its ``NOT_MEASURED``."""
     known = getattr(module_of(path), "NOT_MEASURED", {})
     for text in texts(path):
-        prose = NO_PROSE.sub(" ", text)
+        plain = FORMS.sub(" ", prose(text))
         for phrase in known:
-            prose = prose.replace(phrase, " ")
-        yield from (found[0] for found in QUANTITY.finditer(prose))
+            plain = plain.replace(phrase, " ")
+        yield from (found[0] for found in QUANTITY.finditer(plain))
 
 
 @cache
