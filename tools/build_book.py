@@ -7,6 +7,7 @@ from copies in ``_build/src``, so that the committed notebooks stay as they are.
 and a build always starts from nothing: an incremental ``-W`` build turns green the second time.
 """
 
+import base64
 import hashlib
 import os
 import shutil
@@ -120,6 +121,14 @@ def refresh(copies: dict[Path, Path]) -> None:
         notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, 4).metadata["zsar"]}
         nbformat.write(notebook, path)
         say(f"  {path.relative_to(ROOT)}: outputs renewed")
+    (ROOT / "book/_static/attack.jpg").write_bytes(readme_picture(ROOT / "book/welcome.ipynb"))
+
+
+def readme_picture(welcome: Path) -> bytes:
+    """The first picture of the first page, which the README shows too."""
+    outputs = [output for cell in code_cells(nbformat.read(welcome, as_version=4)) for output in cell.outputs]
+    pictures = [output.data["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {})]
+    return base64.b64decode(pictures[0])
 
 
 def stage(copies: dict[Path, Path], source: Path) -> None:

@@ -3,16 +3,19 @@
 import ast
 import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from zsar.__main__ import _parser
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from build_book import name_of  # noqa: E402
+from build_book import chapters, name_of, readme_picture  # noqa: E402
 
 PAGES = sorted(path for pattern in ("*.ipynb", "*.md", "*/*/*.ipynb") for path in (ROOT / "book").glob(pattern))
 TESTS = {node.name for path in (ROOT / "tests").rglob("*.py") for node in ast.parse(path.read_text("utf-8")).body
@@ -45,6 +48,24 @@ def test_names_on_pages_exist(path):
     for name in re.findall(r"`(zsar(?:\.\w+)+)`", prose(path)):
         find(name)
     assert set(re.findall(r"`(test_\w+)`", prose(path))) <= TESTS
+
+
+@pytest.mark.parametrize("name", ["README.md", "book/command-line.md"])
+def test_command_lines_are_understood(name):
+    lines = re.findall(r"^.*-m zsar (?!reproduce \.\.\.)(.+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    lines = [line for line in lines if "`" not in line]
+    assert len(lines) >= 5
+    for line in lines:
+        argv = shlex.split(line, comments=True)
+        _parser(argv[:1]).parse_args(argv)  # raises ZsarError for an option that is none
+
+
+def test_the_readme_shows_the_first_page_and_links_every_chapter():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", readme):
+        assert (ROOT / path).exists(), path
+    assert [path.stem for path in chapters() if f"(book/{path.name})" not in readme] == []
+    assert readme_picture(ROOT / "book" / "welcome.ipynb") == (ROOT / "book/_static/attack.jpg").read_bytes()
 
 
 def test_the_slurm_script_is_shown_as_it_is():
