@@ -223,7 +223,7 @@ def test_a_precision_has_cells_of_its_own(world, tmp_path):
 
 def test_a_dry_run_writes_nothing(world, tmp_path):
     text = run(*SMALL, "--datasets", "DrawnCIFAR10,DrawnPCAM,DrawnDTD", "--dry-run", "--out", str(tmp_path / "out"))
-    assert "3 methods x 2 datasets (40 images) x 2 attacks x 1 seeds: 12 cells, 0 done" in text
+    assert "methods 3 x datasets 2 (40 images) x attacks 2 x seeds 1: 12 cells, 0 done" in text
     assert "to train: tecoa:finetune (seed 0)" in text and "left out: DrawnDTD" in text
     assert f"at most {3 * 40 * (1 + 2)} image-steps" in text
     assert not (tmp_path / "out").exists()

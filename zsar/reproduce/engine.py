@@ -70,8 +70,8 @@ class Inventory:
         plan, (testing, training) = self.plan, self.image_steps()
         images, there = sum(map(len, plan.datasets)), len(plan.adaptations) - len(self.to_train)
         names = [f"{method.loss}:{method.method} (seed {seed})" for method, seed in self.to_train]
-        lines = [f"{len(plan.methods)} methods x {len(plan.datasets)} datasets ({images:,} images) x "
-                 f"{len(plan.attacks)} attacks x {len(plan.seeds)} seeds: {self.cells:,} cells, "
+        lines = [f"methods {len(plan.methods)} x datasets {len(plan.datasets)} ({images:,} images) x "
+                 f"attacks {len(plan.attacks)} x seeds {len(plan.seeds)}: {self.cells:,} cells, "
                  f"{len(self.done()):,} done",
                  f"{len(plan.adaptations)} adaptations, {there} there{', to train: ' * bool(names)}{', '.join(names)}",
                  f"left: at most {testing:,} image-steps of evaluation, about {training:,} of training"]
@@ -100,7 +100,7 @@ class Progress:
                 ranks = distributed.world_size()
                 minutes = (self.left + self.training) / self.rate / ranks / 60
                 say(f"measured on the first batch: {self.rate:,.0f} image-steps a second and rank; at most about "
-                    f"{minutes:,.0f} minutes are left ({ranks} ranks)")
+                    f"{minutes:,.0f} minutes are left ({ranks} rank{'s' * (ranks > 1)})")
 
     @property
     def rate(self) -> float:
