@@ -7,6 +7,7 @@ from pathlib import Path
 from measured import path_of, texts
 
 NOT_MEASURED = {
+    "10 to 30 minutes": "a rough estimate",
     "3 GB of memory": "a limit that is set", "64 MB of files": "a limit that is set",
     "8 MB of output": "a limit that is set", "3 GB or more": "what is asked of an image"}
 WORDS_A_MINUTE = 200
