@@ -33,4 +33,5 @@ def recorded(assignment: str) -> dict:
 
 def words(page: str) -> int:
     """Words of a chapter without its exercises."""
-    return len(re.sub(r"(?m)^## Exercises$.*?(?=^## |\Z)", "", "\n".join(texts(path_of(page))), flags=re.DOTALL).split())
+    whole = "\n".join(texts(path_of(page)))
+    return len(re.sub(r"(?ms)^## Exercises$.*?(?=^## |\Z)", "", whole).split())
