@@ -54,6 +54,12 @@ def test_typed_numbers_are_found_and_others_are_not(tmp_path):
     assert list(measured.typed(path)) == ["3.5 points", "12 %", "8 seconds"]
 
 
+def test_marks_are_no_measured_numbers(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("**Question 2 (8 points).** It won (8 points).\n\n**Rubric** (8 points):\n- 2: all.")
+    assert list(measured.typed(path)) == ["8 points"]
+
+
 def test_what_a_page_printed_can_be_named():
     assert measured.printed("welcome", r"^robust +([\d.]+)") > 0
     with pytest.raises(LookupError):

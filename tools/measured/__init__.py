@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLE = re.compile(r"\{measured\}`([^`<]*?)\s*<([^`>]+)>`")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
-#: What a measured quantity looks like: a number (an interval counts as one) before one of these.
-QUANTITY = re.compile(r"(?<![\w.,/{$^-])(\d[\d,]*(?:\.\d+)?)\s*"
+#: What a measured quantity looks like: a number (an interval counts as one) before one of these. Marks are none, those
+#: that a question is worth and that its rubric gives.
+QUANTITY = re.compile(r"(?<!Question \d \()(?<!Rubric \()(?<!Rubric\*\* \()(?<![\w.,/{$^-])(\d[\d,]*(?:\.\d+)?)\s*"
                       r"(%|points?\b|times\b|seconds?\b|minutes?\b|hours?\b|[KMG]B\b)")
 #: What has the form of a quantity and is none: the confidence of intervals, the heads of exercises, no downloads.
 FORMS = re.compile(r"95 %|Difficulty \d[^.]*\.|Downloads 0 MB")

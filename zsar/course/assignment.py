@@ -10,6 +10,7 @@ markdown); ``### BEGIN SOLUTION`` to ``### END SOLUTION`` is taken out of the st
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ except ImportError as error:
     raise CourseError('grading needs psutil and nbformat: pip install "zsar[course]"') from error
 
 SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
+#: The role by which the book names a measured number, {measured}`72 <fare clean>`; outside it only the number is read.
+MEASURED = re.compile(r"\{measured\}`([^`<]*?)\s*<[^`>]+>`")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Assignment:
         except Exception as error:  # nbformat raises whatever its parser meets
             raise CourseError(f"{self.path} is not a notebook: {first_line(error)}") from error
         self.name = self.path.parent.name
+        for cell in self.notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = MEASURED.sub(r"\1", cell.source)
         self._check()
 
     def _check(self) -> None:
