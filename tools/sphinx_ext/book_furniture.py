@@ -25,8 +25,9 @@ def report_address(repository: str, page: str, **fields: str) -> str:
     return f"{repository}/issues/new?{urlencode(query, safe='/')}"
 
 
-def set_site_address(app: Sphinx, config: Config) -> None:
-    """Cards need whole addresses; `ogp_site_url` in _config.yml has the last word."""
+def set_site(app: Sphinx, config: Config) -> None:
+    """Cards need the book's name and whole addresses; `ogp_site_url` in _config.yml has the last word."""
+    config.ogp_site_name = config.html_title
     if not config.ogp_site_url:
         config.ogp_site_url = site_address(config.html_theme_options["repository_url"])
 
@@ -84,3 +85,12 @@ def add_furniture(app: Sphinx, page: str, template: str, context: dict, doctree:
     cost = known["costs"].get(name, {})
     line = minutes(count_words(doctree), exercise_minutes(doctree.astext()), cost.get("seconds"))
     context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="minutes">{line}</p>', 1)
+    begin_with_the_claim(doctree)
+
+
+def begin_with_the_claim(doctree: nodes.document) -> None:
+    """Drops what stands between title and claim from the tree, which after this only the page's card describes."""
+    for paragraph in list(doctree.findall(nodes.paragraph)):
+        if isinstance(paragraph[0], nodes.emphasis):
+            return
+        paragraph.parent.remove(paragraph)

@@ -49,7 +49,7 @@ def record_rows(record: dict, build: str) -> Rows:
         return []
     # The first records named date, commit and device once for all notebooks, and not how many cells there were to run.
     notebooks = {name: record | {"of": row["cells"]} | row for name, row in record["notebooks"].items()}
-    rows = [(name, record[name]) for name in ("kind", "model", "python") if name in record]
+    rows = [(name, record[name][:16]) for name in ("kind", "model", "python") if name in record]  # a digest is long
     rows += list(record["versions"].items())
     rows += [("device", device) for device in sorted({row["device"] for row in notebooks.values()})]
     return rows + [(name, outcome(row, build)) for name, row in notebooks.items()]
@@ -63,7 +63,8 @@ class StatusTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The nodes of the table asked for."""
         rows, empty = getattr(self, self.arguments[0])(facts())
-        lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else [empty]
+        head = ["| what | in this build |", "|---|---|"]
+        lines = [*head, *(f"| {name} | {value} |" for name, value in rows)] if rows else [empty]
         container = nodes.container()
         self.state.nested_parse(lines, self.content_offset, container)
         return container.children

@@ -2,7 +2,7 @@
 
 import os
 
-from book_furniture import add_furniture, set_site_address
+from book_furniture import add_furniture, set_site
 from book_glossary import add_definitions, link_first_mentions
 from book_status import StatusTable
 from docutils import nodes
@@ -47,9 +47,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", use_local_scripts, priority=100)  # before myst-nb reads its options
     app.add_js_file(None, body=WIDGET_SCRIPT, priority=100)
     app.connect("html-page-context", drop_second_thebe_script, priority=900)
-    app.connect("config-inited", set_site_address)
+    app.connect("config-inited", set_site)
     app.connect("doctree-resolved", link_first_mentions)
-    app.connect("html-page-context", add_furniture)
+    app.connect("html-page-context", add_furniture, priority=400)  # before the cards describe the page
     app.connect("html-page-context", add_definitions)
     app.add_directive("status-table", StatusTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
