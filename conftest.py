@@ -1,8 +1,14 @@
-"""For all tests: the counts that take minutes run only when asked for (``make test LONG=1``)."""
+"""For all tests: the counts that take minutes run only when asked for (``make test LONG=1``); nbval leaves a record."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "tools"))
+
+pytest_plugins = ["notebook_record"]
 
 #: Nothing of a student's notebook is there to be compared: its stubs raise, and it has no outputs.
 collect_ignore_glob = ["book/assignments/*/student.ipynb"]

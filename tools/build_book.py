@@ -9,6 +9,7 @@ and a build always starts from nothing: an incremental ``-W`` build turns green 
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from book_facts import facts
 from execute import ROOT, code_cells, environment, inputs_digest, source_digest
 from vendor import fetch
 
@@ -150,9 +152,11 @@ def run_sphinx(copies: dict[Path, Path], target: Path, vendor: Path | None) -> s
     """Builds ``target/_build/html`` with warnings as errors; returns what was printed if it failed, else None."""
     source = target / "_build" / "src"
     stage(copies, source)
+    known = source / "facts.json"
+    known.write_text(json.dumps(facts(copies)), encoding="utf-8")
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", target, "--all", "-q",
                "-W", "-n", "--keep-going"]
-    settings = {"ZSAR_EXECUTED": str(EXECUTED)} | ({"ZSAR_VENDOR": str(vendor)} if vendor else {})
+    settings = {"ZSAR_FACTS": str(known)} | ({"ZSAR_VENDOR": str(vendor)} if vendor else {})
     done = subprocess.run(command, cwd=ROOT, env=environment() | settings, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     return done.stdout if done.returncode else None
@@ -160,7 +164,8 @@ def run_sphinx(copies: dict[Path, Path], target: Path, vendor: Path | None) -> s
 
 def build_key(copies: dict[Path, Path], note: str | None) -> str:
     """Digest of everything the built pages depend on."""
-    digest = hashlib.sha256(repr((sys.version, note, [kept.name for kept in copies.values()])).encode())
+    known = json.dumps(facts(copies), sort_keys=True)
+    digest = hashlib.sha256(repr((sys.version, note, known, [kept.name for kept in copies.values()])).encode())
     for path in sorted(path for pattern in PAGE_INPUTS for path in ROOT.glob(pattern) if path.is_file()):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -14,7 +14,6 @@ sys.path.insert(0, str(ROOT / "tools"))
 import build_book  # noqa: E402
 import execute  # noqa: E402
 import vendor  # noqa: E402
-from gpu_record import outcomes  # noqa: E402
 from serve import open_server  # noqa: E402
 
 
@@ -98,18 +97,3 @@ def test_a_missing_registry_is_said(tmp_path, monkeypatch):
 def test_serve_takes_the_next_free_port():
     with open_server(18431) as first, open_server(first.server_port) as second:
         assert second.server_port > first.server_port
-
-
-def test_the_gpu_record_has_a_row_a_notebook(tmp_path):
-    for name, code in (("good", "print(1)"), ("bad", "assert False")):
-        page = notebook(code)
-        page.cells[1].execution_count = 1
-        page.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
-        nbformat.write(page, tmp_path / f"{name}.ipynb")
-    report = tmp_path / "report.xml"
-    subprocess.run([sys.executable, "-m", "pytest", tmp_path, "-q", "-p", "no:cacheprovider", "--nbval",
-                    "--nbval-current-env", f"--junitxml={report}"], cwd=tmp_path, capture_output=True)
-    rows = outcomes(report)
-    assert set(rows) == {"good", "bad"}
-    assert rows["good"]["passed"]
-    assert not rows["bad"]["passed"]

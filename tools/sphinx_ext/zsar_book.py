@@ -1,20 +1,15 @@
-"""The book's own Sphinx extension: local scripts, one THEBE script a page, and the tables of the status page."""
+"""The book's own Sphinx extension: local scripts, one THEBE script a page, and the modules beside this one."""
 
-import json
 import os
-import platform
 import re
-from importlib.metadata import version
-from pathlib import Path
 
+from book_furniture import add_furniture, set_site
+from book_glossary import add_definitions, link_first_mentions
+from book_status import StatusTable
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util.docutils import SphinxDirective, SphinxRole
-
-LIBRARIES = ("zsar", "torch", "torchvision", "open_clip_torch", "torchattacks", "numpy", "matplotlib", "ipywidgets",
-             "jupyter-book", "sphinx")
-
+from sphinx.util.docutils import SphinxRole
 
 # Two things that the widget scripts take for granted: that require.js looks for their fonts beside them, and that
 # MathJax is the second, whose Hub they ask to typeset a slider's label.
@@ -49,57 +44,6 @@ def drop_second_thebe_script(app: Sphinx, page: str, template: str, context: dic
             seen.add("thebe")
 
 
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    try:
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        names = []
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
-class StatusTable(SphinxDirective):
-    """``{status-table} versions``, ``chapters`` or ``gpu``: what this build was made with, as a table."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        """The nodes of the table asked for."""
-        rows, empty = getattr(self, self.arguments[0])()
-        lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)] if rows else [empty]
-        container = nodes.container()
-        self.state.nested_parse(lines, self.content_offset, container)
-        return container.children
-
-    def versions(self) -> tuple[list[tuple[str, str]], str]:
-        """Python, the libraries and the processor."""
-        rows = [("Python", platform.python_version())] + [(name, version(name)) for name in LIBRARIES]
-        return [*rows, ("processor", cpu_name())], ""
-
-    def chapters(self) -> tuple[list[tuple[str, str]], str]:
-        """Seconds and peak memory of each chapter, from the executed copies of this build."""
-        folder = os.environ.get("ZSAR_EXECUTED")
-        rows = []
-        for path in sorted(Path(folder).glob("*.ipynb")) if folder else []:
-            cost = json.loads(path.read_text(encoding="utf-8"))["metadata"]["zsar"]
-            rows.append((path.stem.rsplit("-", 1)[0], f"{cost['seconds']} s, {cost['peak_mb']} MB"))
-        return rows, "These pages were built from the stored outputs; no chapter was run."
-
-    def gpu(self) -> tuple[list[tuple[str, str]], str]:
-        """The record of the notebooks on an accelerator, if there is one."""
-        from zsar.paths import data_path
-
-        path = data_path("results", "gpu-notebooks.json")
-        if not path.exists():
-            return [], "None exists yet: nobody has run `make test GPU=1` on a machine with an accelerator."
-        record = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(name, record[name]) for name in ("device", "date", "commit", "model", "python")]
-        rows += list(record["versions"].items())
-        rows += [(name, f"{'passed' if row['passed'] else 'FAILED'}, {row['cells']} cells, {row['seconds']} s")
-                 for name, row in record["notebooks"].items()]
-        return rows, ""
-
-
 class Measured(SphinxRole):
     """``{measured}`72 <fare clean>```: a number from the stored results (``tools/measured``), its name as a hint."""
 
@@ -114,6 +58,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", use_local_scripts, priority=100)  # before myst-nb reads its options
     app.add_js_file(None, body=WIDGET_SCRIPT, priority=100)
     app.connect("html-page-context", drop_second_thebe_script, priority=900)
+    app.connect("config-inited", set_site)
+    app.connect("doctree-resolved", link_first_mentions)
+    app.connect("html-page-context", add_furniture, priority=400)  # before the cards describe the page
+    app.connect("html-page-context", add_definitions)
     app.add_directive("status-table", StatusTable)
     app.add_role("measured", Measured())
     return {"parallel_read_safe": True, "parallel_write_safe": True}
