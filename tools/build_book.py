@@ -166,7 +166,8 @@ def build_key(copies: dict[Path, Path], note: str | None) -> str:
     """Digest of everything the built pages depend on."""
     known = json.dumps(facts(copies), sort_keys=True)
     digest = hashlib.sha256(repr((sys.version, note, known, [kept.name for kept in copies.values()])).encode())
-    for path in sorted(path for pattern in PAGE_INPUTS for path in ROOT.glob(pattern) if path.is_file()):
+    inputs = (path for pattern in PAGE_INPUTS for path in ROOT.glob(pattern))
+    for path in sorted(path for path in inputs if path.is_file() and "_made" not in path.parts):  # what chapters save
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
