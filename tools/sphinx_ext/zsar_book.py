@@ -106,4 +106,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_js_file(None, body=WIDGET_SCRIPT, priority=100)
     app.connect("html-page-context", drop_second_thebe_script, priority=900)
     app.add_directive("status-table", StatusTable)
+    app.setup_extension("book_access")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
