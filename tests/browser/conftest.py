@@ -1,13 +1,22 @@
-"""The browser of these tests; where there is none they are skipped."""
+"""The built pages and the browser of these tests; where there is no browser they are skipped."""
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
 
 from browser import CHROMIUM, MISSING, open_chromium  # noqa: E402
+from build_book import BUILD, chapters, pages, run_sphinx  # noqa: E402
+from serve import open_server  # noqa: E402
+from vendor import fetch  # noqa: E402
+
+PAGES = [name.removeprefix("book/") for name in pages()]  # every page of the table of contents, in its order
 
 
 @pytest.fixture(scope="module")
@@ -17,3 +26,75 @@ def browser():
         pytest.skip(MISSING)
     with open_chromium() as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The book's pages, built from the outputs that are committed: once, for all modules and all workers."""
+    if missing := fetch(BUILD / "vendor"):
+        pytest.skip(f"the pages would load scripts from other hosts: {missing}")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # a worker's own folder lies in the folder of the run
+    folder, printed = shared / "book", shared / "book.txt"
+    with FileLock(shared / "book.lock"):
+        if not printed.exists():
+            printed.write_text(run_sphinx({path: path for path in chapters()}, folder, BUILD / "vendor") or "")
+    failure = printed.read_text()
+    assert not failure, failure
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def address(html):
+    """The built book, served."""
+    server = open_server(18700 + os.getpid() % 1000, html)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/book"
+    server.shutdown()
+    server.server_close()
+
+
+def open_tab(browser, *places: str):
+    """A tab that collects errors in ``.errors`` and, blocked, requests outside ``places`` in ``.outside``."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.errors, tab.outside = [], []
+
+    def local_only(route):
+        if route.request.url.startswith((*places, "data:", "blob:")):
+            return route.continue_()
+        tab.outside.append(route.request.url)
+        return route.abort()
+
+    tab.route("**/*", local_only)
+    tab.on("console", lambda message: message.type == "error" and tab.errors.append(message.text))
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    tab.on("response", lambda answer: answer.status >= 400 and tab.errors.append(f"{answer.status} {answer.url}"))
+    return tab
+
+
+@pytest.fixture
+def page(browser, address, html):
+    """A tab for pages that are served or read from files, with ``.errors`` and ``.outside``."""
+    tab = open_tab(browser, address.removesuffix("/book"), html.as_uri())
+    yield tab
+    tab.close()
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def opened(browser, address, request):
+    """Every page in turn, loaded once for all tests of a module; its name is in ``.name``."""
+    tab = open_tab(browser, address.removesuffix("/book"))
+    tab.name = request.param
+    tab.goto(f"{address}/{tab.name}.html", wait_until="load")
+    tab.wait_for_load_state("networkidle")
+    # what is measured after a change of theme must not be the middle of a transition
+    tab.add_style_tag(content="*, ::before, ::after { transition: none !important; }")
+    yield tab
+    tab.close()
+
+
+def show(tab, theme: str, width: int) -> None:
+    """Changes theme and width of an open page, as the theme's own button and a turned phone do."""
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)

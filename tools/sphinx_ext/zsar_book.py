@@ -64,4 +64,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", add_definitions)
     app.add_directive("status-table", StatusTable)
     app.add_role("measured", Measured())
+    app.setup_extension("book_access")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
