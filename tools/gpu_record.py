@@ -51,7 +51,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.xml")
         status = subprocess.run([sys.executable, "-m", "pytest", "book", "-q", f"--junitxml={report}", *sys.argv[1:]],
-                                cwd=ROOT, env=os.environ | {"ZSAR_DEVICE": kind}).returncode
+                                cwd=ROOT, env=os.environ | {"ZSAR_DEVICE": kind, "ZSAR_DEMOS": "1"}).returncode
         notebooks = outcomes(report)
     record = {"commit": commit(), "model": load_clip().digest,
               "device": device_name(kind), "kind": kind, "date": datetime.now(UTC).date().isoformat(),
