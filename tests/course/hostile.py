@@ -165,7 +165,8 @@ import sys
 sys.modules["__main__"].packed = pack
 """
 
-CASES = {
+#: What is tried each time as a class, every submission shut in.
+HOSTILE = {
     "right": Case(cell("", "after"), 10),
     "blank": Case(lambda assignment, path: hand_in(assignment, path), 0, "blank"),
     "half right": Case(cell("", double="return 2 * x", apply="return x"), 6),
@@ -178,7 +179,6 @@ CASES = {
     "gigabytes of output": Case(cell("", double="while True:\n        print('x' * 10**6)"), 5, says="printed"),
     "os._exit(0) in a cell": Case(cell("import os\nos._exit(0)"), 10, says="exit status 0"),
     "os._exit(0) in a function": Case(cell("", double="import os\n    os._exit(0)"), 5, says="exit status 0"),
-    "sys.exit in a cell": Case(cell("import sys\nsys.exit()"), 10, says="SystemExit"),
     "forged results": Case(cell(FORGES, double="return x"), 5),
     "patched torch, pytest and zsar": Case(cell(PATCHES, double="return x", apply="return x"), 1),
     "reads hidden tests from disk": Case(cell(READS, "after", double="return x"), 5),
@@ -186,7 +186,6 @@ CASES = {
     "network": Case(cell(NETWORK, "after", double="return x"), 5),
     "deletes files": Case(cell(DELETES, "after"), 10),
     "kills its parent": Case(cell(KILLS, "after"), 10),
-    "a pickle in an output": Case(edited(pickled_output), 10),
     "a 50 MB notebook": Case(edited(huge), 10),
     "invalid JSON": Case(raw('{"cells": [' * 3), 0, "unreadable", "JSON"),
     "lists within lists": Case(raw("[" * 10**6), 0, "unreadable", "JSON"),
@@ -195,6 +194,15 @@ CASES = {
     "an empty notebook": Case(raw('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'), 0,
                               "unreadable", "none of the functions"),
     "another assignment's notebook": Case(other_assignment, 0, "unreadable", "'other'"),
+    "floods the pipe": Case(cell(FLOODS, "after"), 0, says="no answer"),
+    "lies about its cells": Case(cell(FORGED_AT), 0, says="exit status 1"),
+    "unfolds in the grader": Case(cell(UNFOLDS, "after"), 10, says="no list"),
+    "a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
+}
+#: What does no harm: the same judgement is passed on it with or without a process of its own, which takes seconds.
+CARELESS = {
+    "sys.exit in a cell": Case(cell("import sys\nsys.exit()"), 10, says="SystemExit"),
+    "a pickle in an output": Case(edited(pickled_output), 10),
     "a syntax error": Case(cell("def broken(:\n    pass"), 10, says="SyntaxError"),
     "a syntax error in a function": Case(cell("", double="return 2 * * x"), 5, says="SyntaxError"),
     "input()": Case(cell("n = int(input('how many? '))"), 10, says="input()"),
@@ -203,16 +211,13 @@ CASES = {
     "setup cell deleted": Case(edited(lambda notebook: notebook["cells"].pop(1)), 10),
     "metadata lost": Case(edited(lambda notebook: [notebook.update(metadata={})] + [
         one.update(metadata={}) for one in notebook["cells"]]), 10),
-    "floods the pipe": Case(cell(FLOODS, "after"), 0, says="no answer"),
-    "lies about its cells": Case(cell(FORGED_AT), 0, says="exit status 1"),
-    "unfolds in the grader": Case(cell(UNFOLDS, "after"), 10, says="no list"),
     "half a surrogate pair": Case(cell("", double="raise ValueError(chr(0xd800))"), 5, says="ValueError: ?"),
     "an answer with half a surrogate pair": Case(edited(lambda notebook: notebook["cells"][-1].update(
         source=["\ud800"])), 10),
     "binds given names anew": Case(cell("torch = 3\nModel = 4\ndef model(factor):\n    return 5"), 10),
-    "a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
     "returns an object": Case(cell("", double="return object()"), 5, says="returned a object"),
     "returns None": Case(cell("", double="pass"), 5),
     "raises an exception that cannot be shown": Case(
         cell("class Bad(Exception):\n    def __str__(self):\n        raise Exception", double="raise Bad"), 5),
 }
+CASES = HOSTILE | CARELESS
