@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from zsar.report.scores import Scores, mean_name
 from zsar.results import Estimate
-from zsar.results.comparison import Comparison, compare, mean_difference
+from zsar.results.comparison import compare, mean_difference
 from zsar.results.tables import CLEAN, ORIGINAL
-from zsar.widgets import Bar, LiveFigure, Menu, State, bars
+from zsar.widgets import Bar, Change, LiveFigure, Menu, State, bars
 
 ALL_METHODS, ALL_DATASETS = "all methods", "all datasets"
 COLUMNS = ("clean, %", "attacked, %", "images", "clean, points", "attacked, points")
@@ -26,7 +26,7 @@ def explorer(scores: Scores, attack: str) -> LiveFigure:
     return LiveFigure({"method": Menu(tuple(methods)), "dataset": Menu(tuple(datasets))}, states, STILL)
 
 
-def _changes(scores: Scores, method: str, attack: str) -> dict[tuple[str, str], Estimate]:
+def _changes(scores: Scores, method: str, attack: str) -> dict[tuple[str, str], Change]:
     """The paired difference to the original by (attack, dataset), and over all datasets."""
     if ORIGINAL not in scores.methods:
         return {}
@@ -34,15 +34,11 @@ def _changes(scores: Scores, method: str, attack: str) -> dict[tuple[str, str], 
     pairs = [one for one in compare(method, ORIGINAL, scores.store)[0] if one.seed == seed]
     for kind in (CLEAN, attack):
         part = [one for one in pairs if one.attack == kind and one.dataset in scores.tasks]
-        found |= {(kind, one.dataset): _estimate(one) for one in part}
+        found |= {(kind, one.dataset): Change(one.paired.difference, one.paired.low, one.paired.high) for one in part}
         if len(part) == len(scores.tasks):
-            found[kind, ALL_DATASETS] = mean_difference(part)
+            mean = mean_difference(part)
+            found[kind, ALL_DATASETS] = Change(mean.value, mean.low, mean.high)
     return found
-
-
-def _estimate(one: Comparison) -> Estimate:
-    pair = one.paired
-    return Estimate(pair.difference, pair.low, pair.high, 1, pair.images)
 
 
 def _state(scores: Scores, changes: Mapping[str, dict], attack: str, method: str, dataset: str) -> State:
@@ -57,7 +53,7 @@ def _state(scores: Scores, changes: Mapping[str, dict], attack: str, method: str
     shifts = {row: [changes.get(which[0], {}).get((kind, which[1])) for kind in (CLEAN, attack)]
               for row, which in rows.items()}
     lines = {row: [*(Bar.of(one) if one else "–" for one in numbers[row]), _images(numbers[row]),
-                   *(_signed(one) for one in shifts[row])] for row in rows}
+                   *(one or "–" for one in shifts[row])] for row in rows}
     head = "method" if method == ALL_METHODS else "dataset"
     table = bars([head, *COLUMNS], lines, bold=next(iter(rows)) if len(rows) > 1 and head == "dataset" else "")
     return State(table, _sentence(method, dataset, numbers, shifts))
@@ -74,23 +70,17 @@ def _images(numbers: list[Estimate | None]) -> str:
     return next((f"{one.images:,}" for one in numbers if one), "–")
 
 
-def _signed(change: Estimate | None) -> str:
-    if change is None:
-        return "–"
-    return f"{change.value:+.1f} ({change.low:+.1f} to {change.high:+.1f})".replace("-", "\u2212")
-
-
 def _sentence(method: str, dataset: str, numbers: Mapping[str, list], shifts: Mapping[str, list]) -> str:
     """A state read aloud: its one line, or who is ahead."""
     if method == ALL_METHODS:
         best = [max((row for row in numbers if numbers[row][i]), key=lambda row: numbers[row][i].value, default=None)
                 for i in (0, 1)]
-        said = [f"{kind}, {row} is highest with {numbers[row][i].value:.1f} %" for i, (kind, row) in
+        said = [f"{kind}, {row} is highest with {numbers[row][i].value:.1f}\u00a0%" for i, (kind, row) in
                 enumerate(zip(("clean", "under attack"), best, strict=True)) if row]
         return f"{len(numbers)} methods on {dataset}: {'; '.join(said) or 'nothing measured'}."
     line = next(iter(numbers))
-    values = [f"{one} % {kind}" for one, kind in zip(numbers[line], ("clean", "under attack"), strict=True) if one]
-    moved = [f"{_signed(one)} points {kind}" for one, kind in zip(shifts[line], ("clean", "under attack"), strict=True)
+    values = [f"{one}\u00a0% {kind}" for one, kind in zip(numbers[line], ("clean", "under attack"), strict=True) if one]
+    moved = [f"{one} points {kind}" for one, kind in zip(shifts[line], ("clean", "under attack"), strict=True)
              if one]
     compared = f"; against the original {' and '.join(moved)}" if moved else ""
     return f"{method}, {line}: {' and '.join(values) or 'nothing measured'}{compared}."

@@ -53,14 +53,35 @@ class Bar(NamedTuple):
         return cls(found.value, found.low, found.high)
 
 
+class Change(NamedTuple):
+    """A difference in points, with its 95 % interval; shown as a number with its sign."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.signed(self.value)} ({self.interval})"
+
+    @property
+    def interval(self) -> str:
+        """From where to where."""
+        return f"{self.signed(self.low)} to {self.signed(self.high)}"
+
+    @staticmethod
+    def signed(points: float) -> str:
+        """One digit behind the point, no minus zero."""
+        return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\u2212")
+
+
 def pictures(shown: Sequence[Picture]) -> Markup:
     """Pictures side by side, enlarged so that single pixels can be seen; on a narrow screen they are broken into lines.
     """
     return Markup(render("pictures.html", pictures=shown))
 
 
-def bars(columns: Sequence[str], rows: Mapping[str, Sequence[Bar | str]], bold: str = "") -> Markup:
-    """A table with a line for each of ``rows``, by its name: a bar with its number, or a text, in each of ``columns``.
+def bars(columns: Sequence[str], rows: Mapping[str, Sequence[Bar | Change | str]], bold: str = "") -> Markup:
+    """A table with a line for each of ``rows``, by its name: a bar with its number, a change or a text a column.
 
     ``columns`` begin with the heading of the names; the row called ``bold`` is set in bold.
     """

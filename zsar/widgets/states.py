@@ -21,8 +21,8 @@ def attack_state(image: torch.Tensor, attacked: torch.Tensor, before: torch.Tens
                       Picture(attacked, "the sum", f"The picture of {names[truth]} with the noise added", "jpeg")])
     old, new = int(before.argmax()), int(after.argmax())
     verdict = f"is now called {names[new]}" if new != old else f"is still called {names[new]}"
-    sentence = (f"At eps {eps_255:g}/255 the picture of {names[truth]} {verdict}, with {_percent(after[new])}; without "
-                f"the attack it is called {names[old]}, with {_percent(before[old])}.")
+    sentence = (f"At eps {eps_255:g}/255 the {names[truth]} {verdict}, with {_percent(after[new])}; before the attack "
+                f"it was called {names[old]}, with {_percent(before[old])}.")
     return State(shown + _probabilities({"before, %": before, "after, %": after}, names, truth), sentence)
 
 
@@ -31,8 +31,9 @@ def template_state(image: torch.Tensor, probabilities: torch.Tensor, names: Sequ
     """An image [3, H, W] and the probabilities [K] of its classes when their names stand in a template."""
     first, second = probabilities.topk(2).indices.tolist()
     shown = pictures([Picture(image, names[truth], f"A picture of {names[truth]}")])
-    sentence = (f"With \u201c{template}\u201d the picture of {names[truth]} is called {names[first]}, with "
-                f"{_percent(probabilities[first])}; the next is {names[second]}, {_percent(probabilities[second])}.")
+    sure, less = (_percent(probabilities[k]) for k in (first, second))
+    sentence = (f"With \u201c{template}\u201d the {names[truth]} is called {names[first]}, with {sure}; the next is "
+                f"{names[second]}, with {less}.")
     return State(shown + _probabilities({"probability, %": probabilities}, names, truth, len(names)), sentence)
 
 
@@ -41,8 +42,8 @@ def interpolation_state(curve: Mapping[float, tuple[Estimate, Estimate]], w: flo
     ends, (clean, robust) = (curve[0], curve[1]), curve[w]
     coin = [(1 - w) * one.value + w * other.value for one, other in zip(*ends, strict=True)]
     rows = {f"w = {at:g}": [Bar.of(found) for found in curve[at]] for at in sorted({0, w, 1})}
-    sentence = (f"At w = {w:g}: {clean} % clean, {robust} % robust accuracy. The coin would have {coin[0]:.1f} % and "
-                f"{coin[1]:.1f} %.")
+    sentence = (f"At w = {w:g}: {clean}\u00a0% clean, {robust}\u00a0% robust accuracy. The coin would have "
+                f"{coin[0]:.1f}\u00a0% and {coin[1]:.1f}\u00a0%.")
     line = tradeoff_line({f"w = {at:g}": pair for at, pair in curve.items()}, f"w = {w:g}")
     return State(line + bars(["weight", "clean, %", "robust, %"], rows, bold=f"w = {w:g}"), sentence)
 
@@ -59,4 +60,4 @@ def _probabilities(columns: Mapping[str, torch.Tensor], names: Sequence[str], tr
 
 
 def _percent(share: torch.Tensor) -> str:
-    return f"{100 * float(share):.0f} %"
+    return f"{100 * float(share):.1f}\u00a0%"
