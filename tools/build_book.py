@@ -103,14 +103,17 @@ def run_chapters(paths: list[Path]) -> dict[Path, Path]:
 
 
 def with_outputs(path: Path, kept: Path) -> nbformat.NotebookNode:
-    """The chapter as it stands, with the outputs and the widget states of its executed copy."""
+    """The chapter as it stands, with the outputs of its executed copy.
+
+    Widgets are dead without their kernel: of an interactive figure the HTML is kept, and no widget's view or state.
+    """
     notebook, ran = (nbformat.read(file, as_version=4) for file in (path, kept))
     for cell, other in zip(code_cells(notebook), code_cells(ran), strict=True):
         cell.outputs, cell.execution_count = other.outputs, other.execution_count
         cell.metadata.pop("execution", None)
+        for output in cell.outputs:
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata.pop("widgets", None)
-    if "widgets" in ran.metadata:
-        notebook.metadata["widgets"] = ran.metadata["widgets"]
     return notebook
 
 
@@ -176,7 +179,7 @@ def build_pages(copies: dict[Path, Path]) -> None:
     """Builds the HTML with warnings as errors, unless the pages there were built from exactly this."""
     note = fetch(BUILD / "vendor")
     if note:
-        say(f"pages will load MathJax and widget scripts from their CDNs ({note})")
+        say(f"pages will load MathJax from its CDN ({note})")
     key = build_key(copies, note)
     if DONE.exists() and DONE.read_text() == key and (HTML / "index.html").exists():
         return say("pages: unchanged")

@@ -1,7 +1,7 @@
-"""Brings in the scripts that make the pages work offline: MathJax, require.js and the widget manager.
+"""Brings in the script that makes the equations work offline: MathJax.
 
-Each comes from the npm registry by name, version and checksum. Where that fails the pages load the same scripts from
-their content delivery networks instead, and the build says so.
+It comes from the npm registry by name, version and checksum. Where that fails the pages load the same script from its
+content delivery network instead, and the build says so.
 """
 
 import base64
@@ -18,10 +18,6 @@ PACKAGES = (
     ("mathjax", "3.2.2", "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
      ("es5/tex-mml-chtml.js", "es5/output/chtml/", "es5/input/tex/extensions/", "es5/a11y/", "es5/ui/", "es5/sre/",
       "LICENSE")),
-    ("requirejs", "2.3.8", "7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
-     ("require.js", "README.md")),
-    ("@jupyter-widgets/html-manager", "1.0.15",
-     "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==", ("dist/",)),
 )
 
 
@@ -55,7 +51,11 @@ def unpack(archive: Path, parts: tuple[str, ...], target: Path) -> None:
 
 
 def fetch(folder: Path) -> str | None:
-    """Makes sure that ``folder`` holds all packages; returns why it could not, or None."""
+    """Makes sure that ``folder`` holds all packages, and nothing of an earlier list; returns why it could not, or None.
+    """
+    for old in folder.glob("*"):
+        if old.name not in {name for name, *_ in PACKAGES}:
+            shutil.rmtree(old)
     for name, version, sha512, parts in PACKAGES:
         target = folder / name
         stamp = target / f".{version}"

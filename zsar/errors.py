@@ -77,6 +77,10 @@ class DisagreementError(ZsarError):
     """Two programs that should come to the same, and do not."""
 
 
+class FigureError(ZsarError):
+    """An interactive figure that has nothing to show at one of its settings, or a state that belongs to none."""
+
+
 class OutputError(ZsarError):
     """A result that cannot be written where it was asked for."""
 

@@ -1,6 +1,7 @@
 """Every page in a real browser, both themes, wide and narrow: whole, light enough, without an error."""
 
 import pytest
+
 from conftest import ROOT, show
 
 SCREENSHOTS = ROOT / "_build" / "screenshots"
@@ -52,21 +53,3 @@ def test_the_button_changes_the_theme_and_is_remembered(page, address):
     page.goto(f"{address}/glossary.html", wait_until="load")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.errors == []
-
-
-def test_a_slider_changes_the_picture(page, address, html):
-    names = [path.stem for path in sorted((html / "book").glob("*.html"))
-             if "widget-state+json" in path.read_text("utf-8")]
-    assert names, "no chapter has a living figure"
-    for name in names:
-        page.goto(f"{address}/{name}.html", wait_until="load")
-        handle = page.locator(".widget-slider .noUi-handle, .jupyter-widgets input[type=range]").first
-        handle.wait_for(timeout=20_000)
-        picture = page.locator("img.widget-image:visible, .widget-image img:visible").first
-        before = picture.get_attribute("src")
-        handle.focus()
-        handle.press("ArrowRight")
-        page.wait_for_timeout(500)
-        assert page.locator("img.widget-image:visible, .widget-image img:visible").first.get_attribute("src") != before
-        assert page.errors == []
-        assert page.outside == []

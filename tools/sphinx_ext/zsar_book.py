@@ -11,25 +11,14 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxRole
 
-# Two things that the widget scripts take for granted: that require.js looks for their fonts beside them, and that
-# MathJax is the second, whose Hub they ask to typeset a slider's label.
-WIDGET_SCRIPT = """
-var require = {baseUrl: document.documentElement.dataset.content_root + "_static"};
-document.addEventListener("DOMContentLoaded", () => {
-  if (window.MathJax && !MathJax.Hub)
-    MathJax.Hub = {Queue: (...calls) => calls.forEach(([, , node]) => MathJax.typesetPromise([node]))};
-});
-"""
-
 
 def use_local_scripts(app: Sphinx, config: Config) -> None:
-    """Points MathJax and the widget scripts at the copies that the build brought in; without them the CDNs stay."""
+    """Points MathJax at the copy that the build brought in; without it its CDN stays."""
     folder = os.environ.get("ZSAR_VENDOR")
     if not folder:
         return
     config.html_static_path.append(folder)
     config.mathjax_path = "mathjax/es5/tex-mml-chtml.js"
-    config.nb_ipywidgets_js = {"requirejs/require.js": {}, "@jupyter-widgets/html-manager/dist/embed-amd.js": {}}
 
 
 def drop_second_thebe_script(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document) -> None:
@@ -56,7 +45,6 @@ class Measured(SphinxRole):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the parts."""
     app.connect("config-inited", use_local_scripts, priority=100)  # before myst-nb reads its options
-    app.add_js_file(None, body=WIDGET_SCRIPT, priority=100)
     app.connect("html-page-context", drop_second_thebe_script, priority=900)
     app.connect("config-inited", set_site)
     app.connect("doctree-resolved", link_first_mentions)

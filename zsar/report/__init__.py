@@ -4,10 +4,11 @@
 """
 
 from zsar.report.drawings import against_eps, clean_against_robust, over_datasets
+from zsar.report.explorer import explorer
 from zsar.report.page import write_report
 from zsar.report.reported import Beside, ours, reported
 from zsar.report.scores import Score, Scores
 from zsar.report.tables import Table, paper_table, per_class_table
 
-__all__ = ["Beside", "Score", "Scores", "Table", "against_eps", "clean_against_robust", "ours", "over_datasets",
-           "paper_table", "per_class_table", "reported", "write_report"]
+__all__ = ["Beside", "Score", "Scores", "Table", "against_eps", "clean_against_robust", "explorer", "ours",
+           "over_datasets", "paper_table", "per_class_table", "reported", "write_report"]
