@@ -7,6 +7,7 @@ from copies in ``_build/src``, so that the committed notebooks stay as they are.
 and a build always starts from nothing: an incremental ``-W`` build turns green the second time.
 """
 
+import copy
 import hashlib
 import os
 import shutil
@@ -113,8 +114,11 @@ def with_outputs(path: Path, kept: Path) -> nbformat.NotebookNode:
 
 def refresh(copies: dict[Path, Path]) -> None:
     """Writes the outputs into the committed notebooks, with the digest of the code that made them."""
+    from zsar.course.release import RUNTIME  # not above: it imports torch, which a warm build does not need
+
     for path, kept in copies.items():
         notebook = with_outputs(path, kept)
+        notebook.metadata.update(copy.deepcopy(RUNTIME))
         notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook.metadata["language_info"] = {"name": "python"}
         notebook.metadata["zsar"] = {"source": source_digest(notebook)}
