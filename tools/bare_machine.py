@@ -1,9 +1,9 @@
 """Runs the chapters' first cell on a machine as bare as Colab's: ``python tools/bare_machine.py FOLDER``.
 
 An environment is made in FOLDER (about 7 GB) with the packages that matter here at the versions of Colab's own list
-(github.com/googlecolab/backend-info, June 2026), but for an older torch. The cell then runs as it is written in a kernel
-of that environment; only git is told to take the address in it from a copy of this checkout. Ends with status 1 where a
-package that was there is another afterwards, where zsar does not import or where an attack does not run.
+(github.com/googlecolab/backend-info, June 2026), but for an older torch. The cell then runs as it is written in a
+kernel of that environment; only git is told to take the address in it from a copy of this checkout. Ends with status 1
+where a package that was there is another afterwards, where zsar does not import or where an attack does not run.
 """
 
 import json
@@ -38,7 +38,8 @@ images, labels = data.stack()
 classifier = ZeroShotClassifier(clip, data.classnames, data.templates)
 moved = pgd(cross_entropy(classifier, labels), images, eps=4 / 255, alpha=1 / 255, steps=5)
 right = [int((classifier(x).argmax(1) == labels).sum()) for x in (images, moved)]
-print(json.dumps({"data": str(zsar.paths.data_path()), "clean": right[0], "robust": right[1], "torch": torch.__version__}))
+found = {"data": str(zsar.paths.data_path()), "torch": torch.__version__}
+print(json.dumps(found | dict(zip(("clean", "robust"), right))))
 """
 
 

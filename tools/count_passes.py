@@ -1,9 +1,9 @@
 """Counts what each chapter asks of its CLIP, into ``data/results/chapter-passes.json``; chapters may be named.
 
 Each is run as the build runs it, one at a time, in a kernel whose startup file listens to every image tower and text
-table: images forwards, those whose pixels get a gradient, those from which weights do (an update of a training), prompts.
-An attack fills its micro-batches up, to 20 pictures on a processor and to 256 on CUDA, so both are counted: ``cpu`` as it
-was, ``cuda`` as it would be. What a page does in processes of its own is not seen.
+table: images forwards, those whose pixels get a gradient, those from which weights do (an update of a training), and
+prompts. An attack fills its micro-batches up, to 20 pictures on a processor and to 256 on CUDA, so both are counted:
+``cpu`` as it was, ``cuda`` as it would be. What a page does in processes of its own is not seen.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 from build_book import chapters, name_of
-from execute import ROOT, environment, run
+from execute import ROOT, code_cells, environment, run
 
 TARGET = ROOT / "data/results/chapter-passes.json"
 STARTUP = '''
@@ -90,6 +90,11 @@ def count(path: Path) -> tuple[nbformat.NotebookNode, dict]:
         return run(path), json.loads(found.read_text())
 
 
+def follows_profile(path: Path) -> bool:
+    """Whether a chapter runs on the profile that the reader chooses, or on the drawn world wherever it runs."""
+    return any("= get_profile()" in cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
+
+
 def main(names: list[str]) -> None:
     """Counts the chapters that are named, or all, and keeps what was counted of others."""
     from zsar.bench.timing import image_flops, prompt_flops
@@ -102,7 +107,7 @@ def main(names: list[str]) -> None:
     kept = json.loads(TARGET.read_text())["chapters"] if TARGET.exists() else {}
     for path in chapters():
         if path.parent.name == "book" and (not names or name_of(path) in names):
-            kept[name_of(path)] = count(path)[1]
+            kept[name_of(path)] = count(path)[1] | {"follows_profile": follows_profile(path)}
             print(name_of(path), kept[name_of(path)], flush=True)
     write_json(TARGET, {"chapters": kept, "flops": {"image": image_flops(clip, 48), "prompt": prompt_flops(clip)},
                         "provenance": provenance(clip) | {"date": date.today().isoformat()}})

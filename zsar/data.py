@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; colab: that profile's nine"
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; "
+                                 "colab: the nine of that profile"
                                  + "; or a place of your own, such as ./photos" * (name != "fetch"))
         return command
 

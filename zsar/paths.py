@@ -14,8 +14,9 @@ def data_path(*parts: str) -> Path:
 
 
 def lasting_folder(name: str) -> Path:
-    """A folder for results that outlive the machine: ``zsar/NAME`` in the user's Drive on Colab, which is asked for once,
-    elsewhere ``NAME`` in the working directory. It is made if it is not there.
+    """A folder for results that outlive the machine, made if it is not there.
+
+    On Colab ``zsar/NAME`` in the user's Drive, which is asked for once; elsewhere ``NAME`` in the working directory.
 
     Hand it to ``--out`` of ``adapt`` and ``reproduce``: the same line goes on after a disconnect.
     """

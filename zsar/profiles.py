@@ -43,7 +43,7 @@ class Profile:
     attacks: tuple[str, ...]
 
     def twin(self, name: str) -> str:
-        """The dataset that stands here for ``name`` of the sixteen: itself, its drawn twin, or the next one that is here.
+        """The dataset that stands here for ``name`` of the sixteen: itself, its drawn twin, or the next that is here.
 
         Raises UnknownNameError.
         """

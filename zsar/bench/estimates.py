@@ -1,8 +1,8 @@
 """What passes cost on a device that nobody has timed here: operations over its peak, at the share that another reached.
 
-Seconds = operations / (peak of the device x utilisation), with utilisation = operations a second that were measured on
-an H100 over its peak. Peaks are those of the makers' data sheets, dense, and no device keeps them for long. An estimate,
-until somebody times it.
+Seconds = operations / (peak of the device x utilisation), with utilisation = operations a second that were measured
+on an H100 over its peak. Peaks are those of the makers' data sheets, dense, and no device keeps them for long. An
+estimate, until somebody times it.
 """
 
 import json
@@ -52,8 +52,8 @@ def utilisation(precision: str = "fp32") -> float:
 def operations(passes: Mapping[str, float], image: float, prompt: float = 0) -> float:
     """Floating-point operations of ``passes``, as ``tools/count_passes.py`` counts them.
 
-    image, prompt: operations of a forward pass through each tower. A pass back to the pixels costs one more, one back to
-    the weights two.
+    image, prompt: operations of a forward pass through each tower. A pass back to the pixels costs one more, one back
+    to the weights two.
     """
     turns = passes.get("images", 0) + passes.get("pixel_gradients", 0) + 2 * passes.get("weight_gradients", 0)
     return turns * image + passes.get("prompts", 0) * prompt

@@ -83,8 +83,8 @@ def _estimate(device: str | None, original: Clip, inventory: Inventory) -> str:
         return ""
     device = get_device(device)
     minutes = seconds(2 * image_flops(original, original.image_size) * sum(inventory.image_steps()), device) / 60
-    return (f"\n{device.name}: about {minutes:,.1f} minutes in fp32, an estimate ({device.peak['fp32'] / 1e12:g} TFLOPS "
-            f"x {utilisation():.0%}, what PGD of ViT-B/32 reached of an H100's)")
+    return (f"\n{device.name}: about {minutes:,.1f} minutes in fp32, an estimate ({device.peak['fp32'] / 1e12:g} "
+            f"TFLOPS x {utilisation():.0%}, what PGD of ViT-B/32 reached of an H100's)")
 
 
 def _report(plan: Plan, inventory: Inventory, made: dict, failed: dict[str, str], file: Path | None) -> str:
