@@ -19,7 +19,7 @@ from zsar.datasets import load_dataset, sixteen
 from zsar.datasets.manifest import Source, get_manifest
 from zsar.datasets.packed import pack, packed_folder
 from zsar.errors import DatasetError, MissingDatasetError
-from zsar.profiles import SIXTEEN
+from zsar.profiles import FREE, SIXTEEN
 
 SMALL = ("CIFAR10", "DTD", "EuroSAT", "HatefulMemes", "OxfordPets", "PCAM", "STL10")  # few classes: quick to build
 
@@ -305,6 +305,11 @@ def test_the_split_that_is_asked_for_is_fetched(tmp_path, capsys, monkeypatch):
     out = zsar(capsys, "fetch", "CIFAR10", "EuroSAT", "--root", tmp_path, "--split", "all")
     assert out == "CIFAR10: present, nothing to do\nEuroSAT: present, 10 images\n"
     assert asked == [("CIFAR10", "test", "archive"), ("CIFAR10", "train", "parquet"), ("EuroSAT", "all", "archive")]
+
+
+def test_the_nine_of_the_profile_colab_are_fetched_by_one_word(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data, "_fetch_one", lambda manifest, args: [manifest.name])
+    assert zsar(capsys, "fetch", "colab", "DTD", "SUN397", "--root", tmp_path).split() == [*FREE, "SUN397"]
 
 
 def test_one_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, capsys, monkeypatch):

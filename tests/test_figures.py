@@ -38,6 +38,8 @@ def every_figure() -> dict:
         "grid": figures.image_grid(clean, ["cat", "dog", "a very long name that needs two lines"], columns=2),
         "sheet": figures.contact_sheet({"small": pictures(4, 6), "large": pictures(4, 12)}, columns=3),
         "strip": figures.attack_strip(clean, 1 - clean, ["cat", "dog", "car"], ["dog", "dog", "cat"]),
+        "mixed": figures.attack_strip([pictures(1, 6)[0], pictures(1, 12)[0]], [pictures(1, 6)[0], pictures(1, 12)[0]],
+                                      ["cat", "dog"], ["dog", "dog"]),
         "dots": figures.accuracy_dots(["one", "two"], table),
         "curves": figures.eps_curves([0, 4], table, faint={"one": [90, 1]}),
         "heatmap": figures.heatmap(torch.eye(2), ["cat", "dog"], ["a cat", "a dog"], images=list(clean[:2])),

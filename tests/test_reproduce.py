@@ -221,6 +221,14 @@ def test_a_precision_has_cells_of_its_own(world, tmp_path):
     assert "2 cells, 2 done" in run(*words, "--precision", "bf16", "--dry-run")
 
 
+def test_a_dry_run_says_what_a_named_device_may_take(world, tmp_path):
+    words = (*SMALL, "--datasets", "DrawnPCAM", "--dry-run", "--out", str(tmp_path / "out"))
+    assert "NVIDIA T4: about 0.0 minutes in fp32, an estimate" in run(*words, "--estimate", "t4")
+    assert "estimate" not in run(*words)
+    with pytest.raises(UnknownNameError, match="unknown device 't5'"):
+        run(*words, "--estimate", "t5")
+
+
 def test_a_dry_run_writes_nothing(world, tmp_path):
     text = run(*SMALL, "--datasets", "DrawnCIFAR10,DrawnPCAM,DrawnDTD", "--dry-run", "--out", str(tmp_path / "out"))
     assert "methods 3 x datasets 2 (40 images) x attacks 2 x seeds 1: 12 cells, 0 done" in text

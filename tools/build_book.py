@@ -8,6 +8,7 @@ and a build always starts from nothing: an incremental ``-W`` build turns green 
 """
 
 import base64
+import copy
 import hashlib
 import json
 import os
@@ -119,8 +120,11 @@ def with_outputs(path: Path, kept: Path) -> nbformat.NotebookNode:
 
 def refresh(copies: dict[Path, Path]) -> None:
     """Writes the outputs into the committed notebooks, with the digest of the code that made them and what it took."""
+    from zsar.course.release import RUNTIME  # not above: it imports torch, which a warm build does not need
+
     for path, kept in copies.items():
         notebook = with_outputs(path, kept)
+        notebook.metadata.update(copy.deepcopy(RUNTIME))
         notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook.metadata["language_info"] = {"name": "python"}
         notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, 4).metadata["zsar"]}

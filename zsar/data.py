@@ -25,7 +25,7 @@ from zsar.errors import DatasetError, MissingDatasetError, UnreadableImageError,
 from zsar.evaluate import check_workers
 from zsar.figures import encode, image_grid
 from zsar.outputs import writable_file, write_atomically, write_json
-from zsar.profiles import SIXTEEN
+from zsar.profiles import FREE, SIXTEEN
 
 SHEET = 24  # pictures that ``show`` shows
 
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(work=work)
         command.add_argument("--root", metavar="DIR", help="folder of the datasets (default: $ZSAR_DATA, else a cache)")
         if name != "list":
-            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen"
+            command.add_argument("names", nargs="+", metavar="NAME", help="such as CIFAR10; all: the sixteen; "
+                                 "colab: the nine of that profile"
                                  + "; or a place of your own, such as ./photos" * (name != "fetch"))
         return command
 
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> str:
     check_workers(getattr(args, "workers", None))
     args.root = (Path(args.root) if args.root else data_root()).expanduser()
     if "names" in args:
-        args.names = list(SIXTEEN) if args.names == ["all"] else list(dict.fromkeys(args.names))
+        groups = {"all": SIXTEEN, "colab": FREE}
+        args.names = list(dict.fromkeys(name for word in args.names for name in groups.get(word, [word])))
         for name in args.names:
             if is_own(name) and args.task == "fetch":
                 raise DatasetError(f"{name} is a place of your own: there is nothing to fetch; name one of the sixteen")

@@ -80,16 +80,17 @@ def contact_sheet(rows: Mapping[str, torch.Tensor], columns: int = 12) -> Figure
     return _labelled(figure, f"Contact sheet, a row of {columns} pictures for each of: {', '.join(rows)}.")
 
 
-def attack_strip(clean: torch.Tensor, adversarial: torch.Tensor, before: Sequence[str],
+def attack_strip(clean: Sequence[torch.Tensor], adversarial: Sequence[torch.Tensor], before: Sequence[str],
                  after: Sequence[str]) -> Figure:
-    """Three rows: the images, their perturbations magnified, the attacked images; labels before and after.
+    """Three rows: the images, their perturbations magnified, the attacked images; labels before and after; any sizes.
 
     A label that changed is printed in bold orange behind a cross, so that colour alone says nothing.
     """
     figure, axes = _pictures(3, len(clean), titles=0.16)
-    for column, rows in enumerate(zip(clean, magnify(adversarial - clean), adversarial, strict=True)):
-        for axis, image in zip(axes[:, column], rows, strict=True):
-            _picture(axis, image)
+    for column, (image, attacked) in enumerate(zip(clean, adversarial, strict=True)):
+        change, = magnify((attacked - image)[None])
+        for axis, shown in zip(axes[:, column], (image, change, attacked), strict=True):
+            _picture(axis, shown)
         fooled = before[column] != after[column]
         axes[0, column].set_title(before[column], fontsize=8, pad=3)
         axes[2, column].set_title(("\u2717 " if fooled else "") + after[column], fontsize=8, pad=3,

@@ -42,6 +42,17 @@ class Profile:
     methods: tuple[str, ...]
     attacks: tuple[str, ...]
 
+    def twin(self, name: str) -> str:
+        """The dataset that stands here for ``name`` of the sixteen: itself, its drawn twin, or the next that is here.
+
+        Raises UnknownNameError.
+        """
+        if name not in SIXTEEN:
+            raise unknown_name("dataset", name, SIXTEEN)
+        place = SIXTEEN.index(name)
+        return next(dataset for other in SIXTEEN[place:] + SIXTEEN[:place] for dataset in (other, f"Drawn{other}")
+                    if dataset in self.datasets)
+
 
 PROFILES = {profile.name: profile for profile in (
     Profile("drawn", "drawn", None, tuple(f"Drawn{name}" for name in SIXTEEN), "DrawnImageNet", 4, 200, "drawn",

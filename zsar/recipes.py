@@ -88,7 +88,8 @@ def _rate_of(method: str) -> str:
 #: ``drawn``: for the drawn CLIP. ``paper``: Mao et al. (2023), 10 epochs of ImageNet at eps 1/255; the rates are those
 #: that followers found it to have been trained with. ``fare``: Schlarmann et al. (2024), 2 epochs; it names no rate
 #: for prompts, the one here is the drawn recipe's; the momentum of its attack acts on signs that are taken again after
-#: every step, which in L_inf changes nothing. ``colab``: its optimizer with the paper's cheap attack, for minutes.
+#: every step, which in L_inf changes nothing. ``colab``: its optimizer with the paper's cheap attack, for minutes, in
+#: fp32, for a T4 has no bfloat16.
 RECIPES = {
     "drawn": Recipe(),
     "paper": Recipe(optimizer="sgd", lr=1e-5, prompt_lr=40, weight_decay=0, batch=256, steps=50_000, warmup=1000,
@@ -97,7 +98,7 @@ RECIPES = {
                    attack_steps=10, pad=40, tokens=200, precision="bf16", held_out=1000,
                    validate_every=1000),
     "colab": Recipe(lr=1e-5, batch=128, steps=500, warmup=50, eps_255=1, alpha_255=1, pad=40, tokens=200,
-                    precision="bf16", validate_every=250),
+                    validate_every=250),
 }
 
 

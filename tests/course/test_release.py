@@ -22,7 +22,9 @@ def test_the_students_notebook_holds_no_secret(assignment):
     assert "raise NotImplementedError()" in text
     assert "YOUR ANSWER HERE" in text
     assert "https://colab.research.google.com/github/OWNER/book/blob/main/book/assignments/sums/student.ipynb" in text
-    assert json.loads(text)["metadata"]["zsar"] == {"assignment": "sums", "source": assignment.digest}
+    metadata = json.loads(text)["metadata"]
+    assert metadata["zsar"] == {"assignment": "sums", "source": assignment.digest}
+    assert {name: metadata[name] for name in release.RUNTIME} == release.RUNTIME
 
 
 def test_a_stub_keeps_the_indentation_and_the_given_lines():

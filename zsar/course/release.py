@@ -14,6 +14,8 @@ from zsar.outputs import write_atomically
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")  # nbgrader's own
 ANSWER = "YOUR ANSWER HERE"
 COLAB = "https://colab.research.google.com"
+#: What Colab reads of a notebook: a runtime with a GPU, of the kind that is free.
+RUNTIME = {"accelerator": "GPU", "colab": {"provenance": [], "gpuType": "T4"}}
 
 
 def student_notebook(assignment: Assignment, repository: str) -> nbformat.NotebookNode:
@@ -32,7 +34,7 @@ def student_notebook(assignment: Assignment, repository: str) -> nbformat.Notebo
     badge = f"[Open this assignment on Colab]({COLAB}/github/{repository.removeprefix('https://github.com/')}/blob/main/{path})"
     notebook.cells[0].source = re.sub(r"(?m)^(# .*)$", rf"\1\n\n{badge}", notebook.cells[0].source, count=1)
     notebook.metadata = nbformat.from_dict({
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        **RUNTIME, "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"}, "zsar": {"assignment": assignment.name, "source": assignment.digest}})
     return notebook
 

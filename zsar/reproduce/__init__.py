@@ -9,7 +9,9 @@ from pathlib import Path
 
 from zsar import distributed
 from zsar.attacks import ATTACKS
-from zsar.clip import load_clip
+from zsar.bench.estimates import get_device, seconds, utilisation
+from zsar.bench.timing import image_flops
+from zsar.clip import Clip, load_clip
 from zsar.errors import ZsarError
 from zsar.evaluate import add_data_arguments, add_model_arguments, add_speed_arguments
 from zsar.fast import check_precision
@@ -44,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder of the store, adaptations and report (default: "
                         "reproduction-PROFILE); what is there is not computed again")
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and stop")
+    parser.add_argument("--estimate", metavar="t4|h100", help="say also how many minutes it may take on one of these, "
+                        "computed from its data sheet")
     add_data_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
     parser.add_argument("--json", metavar="OUT", help="write rows and settings to this file")
@@ -62,14 +66,25 @@ def _run(args: argparse.Namespace) -> str:
     check_precision(plan.precision, original.device)
     store = None if args.dry_run and not out.exists() else Store(out, write=not args.dry_run)
     inventory = Inventory(plan, original, store, out, args)
+    plans = f"{inventory}{_estimate(args.estimate, original, inventory)}"
     if args.dry_run:
-        return "" if distributed.rank() else str(inventory)
-    say(str(inventory))
+        return "" if distributed.rank() else plans
+    say(plans)
     check_trainable(inventory, original, args)
     failed = measure(plan, original, store, args, Progress(*inventory.image_steps()))
     inventory = Inventory(plan, original, store, out, args)
     told = distributed.first_alone(lambda: _report(plan, inventory, provenance(original), failed, file))
     return "" if distributed.rank() else told
+
+
+def _estimate(device: str | None, original: Clip, inventory: Inventory) -> str:
+    """A line on what is left to do, for a device that is named; an image-step is a pass there and back."""
+    if device is None:
+        return ""
+    device = get_device(device)
+    minutes = seconds(2 * image_flops(original, original.image_size) * sum(inventory.image_steps()), device) / 60
+    return (f"\n{device.name}: about {minutes:,.1f} minutes in fp32, an estimate ({device.peak['fp32'] / 1e12:g} "
+            f"TFLOPS x {utilisation():.0%}, what PGD of ViT-B/32 reached of an H100's)")
 
 
 def _report(plan: Plan, inventory: Inventory, made: dict, failed: dict[str, str], file: Path | None) -> str:
