@@ -5,6 +5,7 @@ Its minor findings are left: the empty corner of a table that pandas or Markdown
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+
 from conftest import show
 
 MINOR = "minor"

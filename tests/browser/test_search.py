@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from conftest import ROOT
 
 TERMS = {
