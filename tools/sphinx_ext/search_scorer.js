@@ -1,6 +1,6 @@
 // The order of search results: definitions and pages of the book come before the names of its package.
 var Scorer = {
-  score: ([page, , , , score]) => page === "book/api" ? score - 20 : score,
+  score: ([page, , , , score]) => page === "book/api" ? score - 30 : score,
   objNameMatch: 11,
   objPartialMatch: 6,
   objPrio: {0: 15, 1: 5, 2: -5},
