@@ -1,4 +1,4 @@
-"""The built pages' furniture, read from the files: footer, minutes, definitions, cards, logo. No browser is needed."""
+"""The built pages' furniture: footer, minutes, definitions, cards, logo. All but the last test need no browser."""
 
 import html as entities
 import re
@@ -93,3 +93,28 @@ def test_the_logo_is_there_in_both_themes(html, theme):
     assert logo == (ROOT / f"book/_static/logo-{theme}.svg").read_text(encoding="utf-8")
     assert "<text" not in logo  # outlines: no font is needed
     assert 'rel="icon" href="../_static/favicon.png"' in text
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_definition_shows_on_focus_within_a_phone(html, browser, theme):
+    tab = browser.new_page(viewport={"width": 375, "height": 800})
+    tab.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+    tab.goto((html / "book/evaluate-it-right.html").as_uri())
+    links = tab.locator("article a[data-definition]")
+    shown = """link => {
+        const before = getComputedStyle(link, '::after').content;
+        link.focus({focusVisible: true});
+        const style = getComputedStyle(link, '::after');
+        const number = value => parseFloat(value) || 0;
+        const left = link.closest('p, dd, li, td').getBoundingClientRect().left + number(style.left);
+        return [before, style.content, left, left + number(style.width), style.color, style.backgroundColor]}"""
+    assert links.count() > 5
+    for link in links.all():
+        before, content, left, right, ink, ground = link.evaluate(shown)
+        assert before == "none"
+        assert len(content) > 40
+        assert 0 <= left < right <= 375
+        assert tab.evaluate("document.documentElement.scrollWidth") == 375
+        light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink))
+        assert abs(light - dark) > 300
+    tab.close()
