@@ -176,6 +176,18 @@ def test_the_pictures_to_guess_from_differ_and_are_lossless(page, address):
 
 
 @each_page
+def test_a_page_with_a_figure_is_light(page, address, name):
+    """Its own part, without what all pages share: the page, its pictures, and no library for widgets or icons."""
+    sizes = {}
+    page.on("response", lambda answer: sizes.update({answer.url: int(answer.headers.get("content-length", 0))}))
+    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    own = sum(size for url, size in sizes.items() if url.endswith(f"/{name}.html") or "/_images/" in url)
+    assert 50_000 < own < 1.2e6
+    assert not [url for url in sizes if "require" in url or "html-manager" in url]
+    assert sum(size for url, size in sizes.items() if "fontawesome.js" in url) < 1000
+
+
+@each_page
 def test_without_scripts_there_is_a_picture_and_a_sentence(still, address, name):
     figure = open_figure(still, address, name)
     assert figure.locator(".state img, .state table, .state svg").first.is_visible()
@@ -230,3 +242,11 @@ def test_nothing_sticks_out_on_a_phone(page, address, name):
     right = "Math.max(...[...document.querySelectorAll('.zsar-live, .zsar-live *')]" \
             ".map(e => e.getBoundingClientRect().right))"
     assert page.evaluate(right) <= 375
+
+
+def test_icons_are_drawn_by_their_font(page, address):
+    page.goto(f"{address}/welcome.html", wait_until="networkidle")
+    icon = page.locator(".article-header-buttons i.fas, .article-header-buttons i.fa-solid").first
+    assert "Font Awesome" in icon.evaluate("i => getComputedStyle(i, '::before').fontFamily")
+    assert icon.evaluate("i => getComputedStyle(i, '::before').content") not in ("none", "normal")
+    assert page.evaluate("document.fonts.check('900 16px \"Font Awesome 6 Free\"')")
