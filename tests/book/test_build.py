@@ -76,6 +76,19 @@ def test_outputs_are_merged_into_the_page_as_it_stands(tmp_path):
     assert nbformat.read(result, as_version=4).metadata["zsar"]["peak_mb"] > 10
 
 
+def test_of_an_interactive_figure_the_html_is_kept(tmp_path):
+    view = "application/vnd.jupyter.widget-view+json"
+    page = notebook("figure")
+    nbformat.write(page, tmp_path / "page.ipynb")
+    data = {"text/html": "<figure>", "text/plain": "a sentence", view: {"model_id": "1", "version_major": 2}}
+    page.cells[1].outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
+    page.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(page, tmp_path / "result.ipynb")
+    merged = build_book.with_outputs(tmp_path / "page.ipynb", tmp_path / "result.ipynb")
+    assert dict(merged.cells[1].outputs[0].data) == {"text/html": "<figure>", "text/plain": "a sentence"}
+    assert "widgets" not in merged.metadata
+
+
 def test_a_wrong_checksum_is_refused(tmp_path, monkeypatch):
     def forged(name: str, version: str, folder: Path) -> Path:
         (folder / "package.tgz").write_bytes(b"something else")

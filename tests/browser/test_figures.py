@@ -50,7 +50,7 @@ def test_controls_are_labelled_and_say_their_value(page, address, name):
     controls = figure.locator(".controls input, .controls select")
     assert controls.count() == len(FIGURES[name])
     for label, kind in FIGURES[name].items():
-        control = figure.get_by_label(label, exact=False)
+        control = figure.get_by_label(label, exact=True)
         assert control.is_visible()
         if kind == "range":
             assert control.get_attribute("aria-valuetext") == figure.locator("output").inner_text() != ""
@@ -64,7 +64,7 @@ def test_every_control_is_moved_by_keyboard(page, address, name):
     states = {seen(figure)}
     for n, (label, kind) in enumerate(FIGURES[name].items()):
         if n == 0:
-            figure.get_by_label(label).focus()
+            figure.get_by_label(label, exact=True).focus()
         else:
             page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.closest('label').textContent").strip().startswith(label)
@@ -80,7 +80,7 @@ def test_every_control_is_moved_by_keyboard(page, address, name):
 def test_every_control_is_moved_by_mouse(page, address, name):
     figure = open_figure(page, address, name)
     for label, kind in FIGURES[name].items():
-        before, control = seen(figure), figure.get_by_label(label)
+        before, control = seen(figure), figure.get_by_label(label, exact=True)
         if kind == "range":
             box = control.bounding_box()
             page.mouse.click(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
@@ -116,17 +116,17 @@ def test_every_state_can_be_reached(page, address, name):
 
 def test_the_explorer_says_what_was_chosen(page, address):
     figure = open_figure(page, address, "full-reproduction")
-    figure.get_by_label("method").select_option("fare:finetune")
-    figure.get_by_label("dataset").select_option("DrawnPCAM")
+    figure.get_by_label("method", exact=True).select_option("fare:finetune")
+    figure.get_by_label("dataset", exact=True).select_option("DrawnPCAM")
     assert seen(figure)[1].startswith("fare:finetune, DrawnPCAM:")
     assert figure.locator("tbody tr").count() == 1
-    figure.get_by_label("dataset").select_option("all datasets")
+    figure.get_by_label("dataset", exact=True).select_option("all datasets")
     assert figure.locator("tbody tr").count() == 17
 
 
 def test_the_eps_slider_reads_its_eps(page, address):
     figure = open_figure(page, address, "breaking-clip")
-    slider = figure.get_by_label("eps")
+    slider = figure.get_by_label("eps", exact=True)
     slider.focus()
     page.keyboard.press("Home")
     assert slider.get_attribute("aria-valuetext") == "0/255"
@@ -173,6 +173,18 @@ def test_the_pictures_to_guess_from_differ_and_are_lossless(page, address):
     for pair, *_ in rounds:
         one, other = re.findall(r'src="(data:image/png;base64,[^"]+)"', pair)
         assert one != other
+
+
+@each_page
+def test_a_page_with_a_figure_is_light(page, address, name):
+    """Its own part, without what all pages share: the page, its pictures, and no library for widgets or icons."""
+    sizes = {}
+    page.on("response", lambda answer: sizes.update({answer.url: int(answer.headers.get("content-length", 0))}))
+    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    own = sum(size for url, size in sizes.items() if url.endswith(f"/{name}.html") or "/_images/" in url)
+    assert 50_000 < own < 1.2e6
+    assert not [url for url in sizes if "require" in url or "html-manager" in url]
+    assert sum(size for url, size in sizes.items() if "fontawesome.js" in url) < 1000
 
 
 @each_page
@@ -230,3 +242,11 @@ def test_nothing_sticks_out_on_a_phone(page, address, name):
     right = "Math.max(...[...document.querySelectorAll('.zsar-live, .zsar-live *')]" \
             ".map(e => e.getBoundingClientRect().right))"
     assert page.evaluate(right) <= 375
+
+
+def test_icons_are_drawn_by_their_font(page, address):
+    page.goto(f"{address}/welcome.html", wait_until="networkidle")
+    icon = page.locator(".article-header-buttons i.fas, .article-header-buttons i.fa-solid").first
+    assert "Font Awesome" in icon.evaluate("i => getComputedStyle(i, '::before').fontFamily")
+    assert icon.evaluate("i => getComputedStyle(i, '::before').content") not in ("none", "normal")
+    assert page.evaluate("document.fonts.check('900 16px \"Font Awesome 6 Free\"')")
