@@ -11,7 +11,7 @@ PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, double_
 NO_PROSE = ("math", "eval-rst", "status-table", "bibliography", "toctree")
 #: What stands at the head of a directive and is no prose: ``:label: eq-pgd``, or a block between dashes.
 OPTIONS = re.compile(r"^:\w+:[^\n]*$|^---\n.*?^---$", re.MULTILINE | re.DOTALL)
-#: ``{term}`eps``` and ``{measured}`72 <kept>```, of which the brackets come out of the parser as text.
+#: ``{term}`eps```, of which the brackets come out of the parser as text.
 ROLE = re.compile(r"\{[\w:-]+\}$")
 
 

@@ -1,9 +1,9 @@
 """The measured numbers in the book's prose: each carries a name, and its digits are written from the stored results.
 
-A page says ``FARE keeps {measured}`72 <fare clean>` %``. The module of this package that is named after the page says
-what the name stands for: ``numbers()`` returns {name: value}, computed from the stored results, and ``NOT_MEASURED``
-lists what looks like a measured number there and is none: {phrase: what it is}. ``make numbers`` writes the digits
-anew; a test holds the pages to them.
+A page says ``FARE keeps 72<!--measured fare clean--> %``, of which a reader sees the number alone. The module of this
+package that is named after the page says what the name stands for: ``numbers()`` returns {name: value}, computed from
+the stored results, and ``NOT_MEASURED`` lists what looks like a measured number there and is none: {phrase: what it
+is}. ``make numbers`` writes the digits anew; a test holds the pages to them.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import nbformat
 from prose import prose
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLE = re.compile(r"\{measured\}`([^`<]*?)\s*<([^`>]+)>`")
+NAMED = re.compile(r"([+\-\u2212]?[\w.,]*\w)<!--measured (.+?)-->")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
 #: What a measured quantity looks like: a number (an interval counts as one) before one of these. Marks are none, those
@@ -73,19 +73,19 @@ def in_style(text: str, value: float | str) -> str:
 
 def renewed(text: str, values: dict[str, float | str]) -> str:
     """The prose with every measured number as it is now. Raises KeyError for a name that stands for nothing."""
-    return ROLE.sub(lambda found: f"{{measured}}`{in_style(found[1], values[found[2]])} <{found[2]}>`", text)
+    return NAMED.sub(lambda found: f"{in_style(found[1], values[found[2]])}<!--measured {found[2]}-->", text)
 
 
 def names(path: Path) -> set[str]:
     """The names that a page's prose uses."""
-    return {found[2] for text in texts(path) for found in ROLE.finditer(text)}
+    return {found[2] for text in texts(path) for found in NAMED.finditer(text)}
 
 
 def typed(path: Path) -> Iterator[str]:
     """Quantities in a page's prose that carry no name and are not among its ``NOT_MEASURED``."""
     known = getattr(module_of(path), "NOT_MEASURED", {})
     for text in texts(path):
-        plain = FORMS.sub(" ", prose(text))
+        plain = FORMS.sub(" ", prose(NAMED.sub(" ", text)))
         for phrase in known:
             plain = plain.replace(phrase, " ")
         yield from (found[0] for found in QUANTITY.finditer(plain))

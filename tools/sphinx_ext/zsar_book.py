@@ -1,7 +1,6 @@
 """The book's own Sphinx extension: local scripts, one THEBE script a page, and the modules beside this one."""
 
 import os
-import re
 
 from book_furniture import add_furniture, set_site
 from book_glossary import add_definitions, link_first_mentions
@@ -9,7 +8,6 @@ from book_status import StatusTable
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util.docutils import SphinxRole
 
 
 def use_local_scripts(app: Sphinx, config: Config) -> None:
@@ -33,15 +31,6 @@ def drop_second_thebe_script(app: Sphinx, page: str, template: str, context: dic
             seen.add("thebe")
 
 
-class Measured(SphinxRole):
-    """``{measured}`72 <fare clean>```: a number from the stored results (``tools/measured``), its name as a hint."""
-
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """The number alone."""
-        number, name = re.fullmatch(r"(.*?)\s*<(.+)>", self.text, re.DOTALL).groups()
-        return [nodes.inline(self.rawtext, number, classes=["measured"], title=name)], []
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the parts."""
     app.connect("config-inited", use_local_scripts, priority=100)  # before myst-nb reads its options
@@ -51,6 +40,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", add_furniture, priority=400)  # before the cards describe the page
     app.connect("html-page-context", add_definitions)
     app.add_directive("status-table", StatusTable)
-    app.add_role("measured", Measured())
     app.setup_extension("book_access")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,8 +24,8 @@ except ImportError as error:
     raise CourseError('grading needs psutil and nbformat: pip install "zsar[course]"') from error
 
 SOLUTION, HIDDEN = "SOLUTION", "HIDDEN TESTS"
-#: The role by which the book names a measured number, {measured}`72 <fare clean>`; outside it only the number is read.
-MEASURED = re.compile(r"\{measured\}`([^`<]*?)\s*<[^`>]+>`")
+#: How the book names a measured number, 72<!--measured fare clean-->; outside it only the number is read.
+MEASURED = re.compile("<!--measured .+?-->")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Assignment:
         self.name = self.path.parent.name
         for cell in self.notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = MEASURED.sub(r"\1", cell.source)
+                cell.source = MEASURED.sub("", cell.source)
         self._check()
 
     def _check(self) -> None:
