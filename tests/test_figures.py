@@ -1,10 +1,9 @@
-"""Figures say in words what they show, and leave no trace; widgets live without a kernel; headlines are held."""
+"""Figures say in words what they show, and leave no trace; headlines are held."""
 
 import io
 import json
 from importlib import import_module
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import PIL.Image
 import pytest
@@ -14,7 +13,6 @@ from zsar import figures, results
 from zsar.evaluate.trust import VERDICTS
 from zsar.study import Estimate
 from zsar.trainer import History
-from zsar.widgets import frame_slider
 
 
 def pictures(n: int, size: int = 8) -> torch.Tensor:
@@ -162,20 +160,6 @@ def test_what_is_missing_is_shown_as_missing():
     assert [text.get_text() for text in holes.axes[0].texts] == ["1.00", "–", "–", "–"]
     assert "a: c; b: missing" in figures.alt_text(holes)
     assert figures.encode(figures.heatmap(torch.full((1, 1), float("nan")), ["a"], ["b"]))
-
-
-def test_the_slider_lives_without_a_kernel(drawn, monkeypatch):
-    links = []
-    monkeypatch.setattr(ipywidgets, "jslink", lambda *ends: links.append(ends))  # joined in the browser, not in Python
-    slider, stack = frame_slider([drawn["strip"], drawn["grid"]], ["0", "4"], "eps =", start=1).children
-    assert links == [((slider, "index"), (stack, "selected_index"))]
-    assert stack.selected_index == slider.index == 1
-    assert all(picture.value[:2] == b"\xff\xd8" for picture in stack.children)  # the frames are in the page: JPEG
-
-
-def test_the_slider_wants_one_value_a_frame(drawn):
-    with pytest.raises(ValueError, match="1 frames and 2 values"):
-        frame_slider([drawn["grid"]], ["0", "4"], "eps")
 
 
 def test_wilson_interval():
