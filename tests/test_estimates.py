@@ -8,6 +8,10 @@ from zsar.bench import estimates
 from zsar.errors import UnknownNameError
 from zsar.paths import data_path
 
+#: The chapters that run on the profile that the reader chooses.
+FOLLOW = {"welcome", "zero-shot-clip", "breaking-clip", "loss-variants", "finetuning-or-prompts",
+          "price-of-robustness"}
+
 
 def test_the_share_is_what_was_measured_over_the_peak_of_the_same_device():
     row = estimates.measured()["rows"][0]
@@ -40,6 +44,7 @@ def test_what_chapters_ask_for_is_stored_with_where_it_comes_from():
     counted = json.loads(data_path("results", "chapter-passes.json").read_text(encoding="utf-8"))
     assert {"device", "commit", "torch", "date"} <= set(counted["provenance"])
     assert counted["flops"]["image"] > 1e6
+    assert set(counted["chapters"]) >= FOLLOW, "python tools/count_passes.py counts them"
     for name, passes in counted["chapters"].items():
         assert passes["cuda"].get("images", 0) >= passes["cpu"].get("images", 0), name  # filled up further
         assert passes["cpu"].get("pixel_gradients", 0) <= passes["cpu"].get("images", 0), name
