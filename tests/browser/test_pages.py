@@ -1,6 +1,5 @@
 """Every page in a real browser, both themes, wide and narrow: whole, light enough, without an error."""
 
-import re
 
 import pytest
 
@@ -9,7 +8,6 @@ from conftest import ROOT, show
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 MAX_HEIGHT = 16_000  # pixels; a taller picture is more than Chromium draws
 HEAVY = {"full-reproduction": 3e6}  # the report; any other page weighs 1.5 MB at most, scripts and fonts included
-WIDGETS = re.compile("requirejs|@jupyter-widgets")  # not counted: the figures are to do without these scripts
 WEIGHT = """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
     .map(entry => [entry.name.split("/").slice(3).join("/"), entry.transferSize])"""
 
@@ -25,7 +23,7 @@ def test_page_is_whole(opened):
 
 
 def test_page_weighs_little(opened):
-    parts = [part for part in opened.evaluate(WEIGHT) if not WIDGETS.search(part[0])]
+    parts = opened.evaluate(WEIGHT)
     assert len(parts) > 10
     weight = sum(size for _, size in parts)
     assert weight <= HEAVY.get(opened.name, 1.5e6), sorted(parts, key=lambda part: -part[1])[:8]

@@ -1,4 +1,4 @@
-"""What the theme leaves out for readers by screen reader, what it loads twice, and the order of the search's hits."""
+"""What the theme leaves out for readers by screen reader, and the order of the search's hits."""
 
 from pathlib import Path
 
@@ -29,17 +29,9 @@ def put_home_in_landmark(app: Sphinx, page: str, template: str, context: dict, d
     context["sidebars"] = [name.replace("navbar-logo", "home-link") for name in context.get("sidebars") or []]
 
 
-def drop_second_icons(app: Sphinx, error: Exception | None) -> None:
-    """Empties the theme's script that draws icons as SVG: 1.5 MB a page, and its fonts draw the same icons."""
-    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
-    if error is None and script.exists():
-        script.write_text("// The icons of this book come from the fonts of Font Awesome.\n", encoding="utf-8")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the parts."""
     app.connect("config-inited", use_own_parts, priority=100)
     app.connect("html-page-context", correct_roles)
     app.connect("html-page-context", put_home_in_landmark, priority=100)  # before the theme renders them
-    app.connect("build-finished", drop_second_icons, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
