@@ -39,7 +39,8 @@ def _filled(n, device):
 def _wrap(function, images_of):
     def wrapped(*args, **kwargs):
         n, size = images_of(*args, **kwargs)
-        _share[0] = 1 if size or not n else _filled(n, "cuda") / _filled(n, "cpu")
+        own = n and size in (None, engine.MICRO_BATCH["cpu"])  # an evaluation hands the device's own size on
+        _share[0] = _filled(n, "cuda") / _filled(n, "cpu") if own else 1
         try:
             return function(*args, **kwargs)
         finally:
