@@ -96,7 +96,9 @@ def in_notebook(state: State) -> str:
 
 def bundle(widget: ipywidgets.Widget, html: str, text: str) -> dict:
     """All forms of a figure as the result of a cell: for a notebook with a kernel, for a page, for a terminal."""
-    return {**widget._repr_mimebundle_(), "text/html": html, "text/plain": text}
+    # ipywidgets 7, which Colab has, makes no such bundle of its own
+    view = widget.get_view_spec()
+    return {"application/vnd.jupyter.widget-view+json": view, "text/html": html, "text/plain": text}
 
 
 def script_data(data: object) -> Markup:
