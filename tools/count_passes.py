@@ -97,7 +97,7 @@ def follows_profile(path: Path) -> bool:
 
 
 def main(names: list[str]) -> None:
-    """Counts the chapters that are named, or all, and keeps what was counted of others."""
+    """Counts the chapters that are named, or all, and keeps what was counted of others, each with its commit and day."""
     from zsar.bench.timing import image_flops, prompt_flops
     from zsar.clip import load_clip
     from zsar.outputs import write_json
@@ -105,13 +105,16 @@ def main(names: list[str]) -> None:
 
     os.environ.update(environment())
     clip = load_clip(device="cpu")
+    made = provenance(clip) | {"date": date.today().isoformat()}
+    paths = {name_of(path): path for path in chapters()}
+    if unknown := set(names) - set(paths):
+        sys.exit(f"no chapter is called {unknown.pop()!r}: expected some of {', '.join(paths)}")
     kept = json.loads(TARGET.read_text())["chapters"] if TARGET.exists() else {}
-    for path in chapters():
-        if path.parent.name == "book" and (not names or name_of(path) in names):
-            kept[name_of(path)] = count(path)[1] | {"follows_profile": follows_profile(path)}
-            print(name_of(path), kept[name_of(path)], flush=True)
+    for name in names or paths:
+        kept[name] = count(paths[name])[1] | {"follows_profile": follows_profile(paths[name]), "provenance": made}
+        print(name, kept[name], flush=True)
     write_json(TARGET, {"chapters": kept, "flops": {"image": image_flops(clip, 48), "prompt": prompt_flops(clip)},
-                        "provenance": provenance(clip) | {"date": date.today().isoformat()}})
+                        "provenance": made})
 
 
 if __name__ == "__main__":
