@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+from prose import count_words
 
 import zsar
 
@@ -57,13 +58,24 @@ def stored(path: Path) -> dict:
 
 
 def costs(copies: dict[Path, Path]) -> dict[str, dict]:
-    """Chapter -> seconds and peak_mb of those that this build ran; stored outputs have no cost."""
+    """Chapter -> seconds and peak_mb of the run that its outputs are of."""
     found = {path.stem: nbformat.read(kept, as_version=4).metadata.get("zsar", {}) for path, kept in copies.items()}
     return {name: cost for name, cost in found.items() if "seconds" in cost}
+
+
+def words() -> dict[str, int]:
+    """Page, as Sphinx names it below ``book``, -> words to read, of all notebooks."""
+    found = {}
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        name = path.relative_to(ROOT / "book").with_suffix("").as_posix()
+        found[name] = count_words(cell.source for cell in cells if cell.cell_type == "markdown")
+    return found
 
 
 def facts(copies: dict[Path, Path]) -> dict:
     """All of it, for the Sphinx extension and for the key that says whether pages are as they should be."""
     return {"version": zsar.__version__, "commit": book_commit(), "python": platform.python_version(),
-            "versions": versions(LIBRARIES), "processor": cpu_name(), "costs": costs(copies), "nbval": stored(NBVAL),
+            "versions": versions(LIBRARIES), "processor": cpu_name(),
+            "costs": costs(copies), "words": words(), "nbval": stored(NBVAL),
             "gpu": stored(GPU)}

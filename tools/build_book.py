@@ -27,7 +27,8 @@ from vendor import fetch
 
 BUILD = ROOT / "_build"
 EXECUTED, HTML, DONE = BUILD / "executed", BUILD / "html", BUILD / "html.key"
-PAGE_INPUTS = ("_config.yml", "_toc.yml", "book/**/*", "tools/**/*.py", "zsar/**/*.py", "data/results/*.json")
+PAGE_INPUTS = ("_config.yml", "_toc.yml", "book/**/*", "tools/**/*.py", "tools/sphinx_ext/**/*",
+               "zsar/**/*.py", "data/results/*.json")
 
 
 def say(text: str) -> None:
@@ -174,7 +175,7 @@ def build_key(copies: dict[Path, Path], note: str | None) -> str:
     known = json.dumps(facts(copies), sort_keys=True)
     digest = hashlib.sha256(repr((sys.version, note, known, [kept.name for kept in copies.values()])).encode())
     inputs = (path for pattern in PAGE_INPUTS for path in ROOT.glob(pattern))
-    for path in sorted(path for path in inputs if path.is_file() and "_made" not in path.parts):  # what chapters save
+    for path in sorted(path for path in inputs if path.is_file() and not {"_made", "__pycache__"} & set(path.parts)):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

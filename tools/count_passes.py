@@ -97,7 +97,7 @@ def follows_profile(path: Path) -> bool:
 
 
 def main(names: list[str]) -> None:
-    """Counts the chapters that are named, or all, and keeps what was counted of others, each with its commit and day."""
+    """Counts the chapters that are named, or all; what was counted of others is kept, with its own commit and day."""
     from zsar.bench.timing import image_flops, prompt_flops
     from zsar.clip import load_clip
     from zsar.outputs import write_json

@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-INPUTS = ("zsar/**/*.py", "data/datasets/*", "data/drawn/**/*", "data/expected/**/*", "data/reported/**/*",
-          "data/results/**/*")
+INPUTS = ("zsar/**/*.py", "zsar/**/templates/*", "data/datasets/*", "data/drawn/**/*",
+          "data/expected/**/*", "data/reported/**/*", "data/results/**/*")
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "torchattacks", "numpy", "matplotlib", "ipywidgets")
 
 

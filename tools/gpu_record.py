@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 from book_facts import GPU, ROOT, stored
@@ -17,10 +19,12 @@ def main() -> int:
         print(f"no accelerator here: torch {torch.__version__} finds no CUDA, MPS or XPU device", file=sys.stderr)
         return 2
     kind = torch.accelerator.current_accelerator().type
-    GPU.unlink(missing_ok=True)  # a record is of one run
-    status = subprocess.run([sys.executable, "-m", "pytest", "book", "-q", *sys.argv[1:]], cwd=ROOT,
-                            env=os.environ | {"ZSAR_DEVICE": kind, "ZSAR_NBVAL_RECORD": str(GPU)}).returncode
-    if record := stored(GPU):
+    with tempfile.TemporaryDirectory() as folder:  # a record is of one run, and stays if that measures nothing
+        new = Path(folder, "record.json")
+        status = subprocess.run([sys.executable, "-m", "pytest", "book", "-q", *sys.argv[1:]], cwd=ROOT,
+                                env=os.environ | {"ZSAR_DEVICE": kind, "ZSAR_NBVAL_RECORD": str(new)}).returncode
+        record = stored(new)
+    if record:
         GPU.write_text(json.dumps({"kind": kind, "model": load_clip().digest} | record, indent=1) + "\n",
                        encoding="utf-8")
         print(f"recorded in {GPU.relative_to(ROOT)}")

@@ -51,7 +51,10 @@ class NotebookRecord:
         file, _, cell = report.nodeid.partition("::")
         if file.endswith(".ipynb"):
             cells = self.cells.setdefault(file, {})
-            cells[cell] = cells.get(cell, False) or report.failed
+            if report.skipped:  # a cell that was left out did not run, and the notebook is incomplete
+                cells.pop(cell, None)
+            elif report.when == "call" or report.failed or cell in cells:
+                cells[cell] = cells.get(cell, False) or report.failed
             self.seconds[file] = self.seconds.get(file, 0.0) + report.duration
 
     def rows(self) -> dict[str, dict[str, object]]:

@@ -1,12 +1,14 @@
 """What of a page is English: its text without code, formulae, roles and addresses."""
 
 import re
+from collections.abc import Iterable
 from itertools import zip_longest
 
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin, double_inline=True)
+WORDS_A_MINUTE = 200  # prose with equations
 #: Directives that hold no prose.
 NO_PROSE = ("math", "eval-rst", "status-table", "bibliography", "toctree")
 #: What stands at the head of a directive and is no prose: ``:label: eq-pgd``, or a block between dashes.
@@ -26,6 +28,12 @@ def prose(text: str) -> str:
             if name not in NO_PROSE:
                 lines += [prose(title), prose(OPTIONS.sub("", token.content))]
     return "\n".join(lines)
+
+
+def count_words(cells: Iterable[str]) -> int:
+    """Words to read in the Markdown cells of a page: no code, no formulae, and no exercises, which are work."""
+    whole = re.sub(r"(?ms)^## Exercises$.*?(?=^## |\Z)", "", "\n\n".join(cells))
+    return len(prose(whole).split())
 
 
 def inline(tokens: list) -> str:

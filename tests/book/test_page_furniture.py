@@ -7,7 +7,6 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tools/sphinx_ext")]
@@ -15,6 +14,7 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tools/sphinx_ext")]
 import book_furniture  # noqa: E402
 import book_glossary  # noqa: E402
 from build_book import chapters  # noqa: E402
+from prose import WORDS_A_MINUTE, count_words  # noqa: E402
 
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 REPOSITORY = CONFIG["repository"]["url"]
@@ -56,7 +56,7 @@ def test_minutes_are_the_sum_of_what_exercises_state():
     assert book_furniture.exercise_minutes(stated) == 70
     assert book_furniture.exercise_minutes("nothing") == 0
     assert book_furniture.minutes(1000, 25, 90) == ("Reading 5 min (1,000 words at 200 a minute) · exercises 25 min · "
-                                                    "running 1.5 min (measured in this build)")
+                                                    "running 1.5 min (measured)")
     assert book_furniture.minutes(10, 0, None) == "Reading 1 min (10 words at 200 a minute)"
 
 
@@ -66,12 +66,10 @@ def test_assignments_state_minutes_that_can_be_summed(path):
     assert 120 <= book_furniture.exercise_minutes(text) <= 300
 
 
-def test_words_are_those_of_prose():
-    page = nodes.document(None, None)
-    page += nodes.paragraph("", "", nodes.Text("three plain words"))
-    page += nodes.literal_block("", "", nodes.Text("import torch"))
-    page += nodes.container("", nodes.paragraph("", "", nodes.Text("an output")), nb_element="cell_code")
-    assert book_furniture.count_words(page) == 3
+def test_words_are_those_of_prose_without_exercises():
+    cells = ["# Three plain words\n\n```python\nimport torch\n```\n$a + b$", "## Exercises\n\nWrite it.", "## Summary"]
+    assert count_words(cells) == 4
+    assert WORDS_A_MINUTE == book_furniture.WORDS_A_MINUTE
 
 
 @pytest.mark.parametrize(("text", "found"), [

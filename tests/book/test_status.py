@@ -55,8 +55,8 @@ def test_nbval_leaves_a_row_a_notebook(tmp_path):
 class Report:
     """A report of one cell, as pytest passes it on."""
 
-    def __init__(self, nodeid: str, failed: bool = False) -> None:
-        self.nodeid, self.failed, self.duration = nodeid, failed, 0.5
+    def __init__(self, nodeid: str, failed: bool = False, skipped: bool = False) -> None:
+        self.nodeid, self.failed, self.skipped, self.when, self.duration = nodeid, failed, skipped, "call", 0.5
 
 
 def test_half_a_notebook_has_not_passed(tmp_path):
@@ -67,6 +67,14 @@ def test_half_a_notebook_has_not_passed(tmp_path):
     row = record.rows()["page"]
     assert (row["passed"], row["cells"], row["of"], row["failed"]) == (False, 1, 2, 0)
     assert "incomplete" in book_status.outcome(row, "none")
+
+
+def test_a_cell_that_was_skipped_did_not_run(tmp_path):
+    write(tmp_path / "page.ipynb", ("1", ""), ("2", ""))
+    record = NotebookRecord(tmp_path, tmp_path / "record.json")
+    record.pytest_runtest_logreport(Report("page.ipynb::Cell 0"))
+    record.pytest_runtest_logreport(Report("page.ipynb::Cell 1", skipped=True))
+    assert (record.rows()["page"]["passed"], record.rows()["page"]["cells"]) == (False, 1)
 
 
 def test_rows_of_other_libraries_are_dropped(tmp_path):

@@ -53,7 +53,7 @@ def test_controls_are_labelled_and_say_their_value(page, address, name):
         control = figure.get_by_label(label, exact=True)
         assert control.is_visible()
         if kind == "range":
-            assert control.get_attribute("aria-valuetext") == figure.locator("output").inner_text() != ""
+            assert control.get_attribute("aria-valuetext") == figure.locator(".value").inner_text() != ""
     assert figure.locator(".sentence").get_attribute("aria-live") == "polite"
     assert not figure.locator(".note").is_visible()
 
@@ -223,7 +223,7 @@ def test_every_word_can_be_read(page, address, name, theme):
     page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
     open_figure(page, address, name)
     pairs = page.evaluate("""[...document.querySelectorAll('.zsar-live :is(th, td, small, figcaption, span, label, '
-        + 'output, select, button:enabled, .pictures div)')].map(e => {
+        + '.value, select, button:enabled, .pictures div)')].map(e => {
         let back = e;
         while (back && getComputedStyle(back).backgroundColor === 'rgba(0, 0, 0, 0)') back = back.parentElement;
         return [getComputedStyle(e).color, getComputedStyle(back || document.body).backgroundColor];

@@ -6,7 +6,8 @@ the stored results, and ``NOT_MEASURED`` lists what looks like a measured number
 is}. ``make numbers`` writes the digits anew; a test holds the pages to them.
 """
 
-import importlib
+import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import nbformat
 from prose import prose
+
+from zsar.bench import estimates
+from zsar.paths import data_path
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = re.compile(r"([+\-\u2212]?[\w.,]*\w)<!--measured (.+?)-->")
@@ -53,10 +57,8 @@ def texts(path: Path) -> list[str]:
 
 def module_of(path: Path) -> object | None:
     """What this package says of a page; None if it says nothing."""
-    try:
-        return importlib.import_module(f"measured.{name_of(path).replace('-', '_')}")
-    except ModuleNotFoundError:
-        return None
+    name = f"measured.{name_of(path).replace('-', '_')}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def in_style(text: str, value: float | str) -> str:
@@ -111,12 +113,18 @@ def printed(page: str, pattern: str, group: int = 1) -> float:
 
 
 def values(path: Path) -> dict[str, float | str]:
-    """What each name on a page stands for; ``minutes`` and ``memory`` (GB) are those of the page's stored run."""
+    """What each name on a page stands for; ``minutes`` and ``memory`` (GB) are those of the page's stored run.
+
+    Where a page follows the profile, ``t4 minutes`` and ``t4 memory`` are what `zsar.bench.estimates` says of it.
+    """
     module = module_of(path)
     found = dict(module.numbers()) if hasattr(module, "numbers") else {}
     run = nbformat.read(path, as_version=4).metadata.get("zsar", {}) if path.suffix == ".ipynb" else {}
     if "seconds" in run:
         found |= {"minutes": run["seconds"] / 60, "memory": run["peak_mb"] / 1000}
+    counted = json.loads(data_path("results", "chapter-passes.json").read_text(encoding="utf-8"))["chapters"]
+    if counted.get(name_of(path), {}).get("follows_profile"):
+        found |= estimates.of_chapter(counted[name_of(path)])
     return found
 
 

@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-WORDS_A_MINUTE = 200  # prose with equations; code and its output are not counted
+WORDS_A_MINUTE = 200  # as tools/prose.py, which counts them, has it
 LICENCES = "Text CC BY 4.0, code MIT."
 
 
@@ -43,21 +43,6 @@ def footer(repository: str, page: str, known: dict) -> str:
             f'<a class="report-error" href="{html.escape(report)}">Report an error on this page</a>. {LICENCES}</p>')
 
 
-def is_prose(node: nodes.Node) -> bool:
-    """Whether a text is read word by word: no code, no output, no equation, no solution."""
-    while node := node.parent:
-        if isinstance(node, (nodes.literal_block, nodes.math_block, nodes.math, nodes.raw, nodes.comment)):
-            return False
-        if node.get("nb_element") == "cell_code" or "solution" in type(node).__name__:
-            return False
-    return True
-
-
-def count_words(page: nodes.document) -> int:
-    """Words of a page's prose."""
-    return sum(len(text.split()) for text in page.findall(nodes.Text) if is_prose(text))
-
-
 def exercise_minutes(text: str) -> int:
     """The sum of what the exercises state, "Difficulty 2, 10 minutes"; of an assignment, of what its parts state."""
     stated = re.findall(r"Difficulty \d, (\d+) minutes", text)
@@ -72,7 +57,7 @@ def minutes(words: int, exercises: int, seconds: float | None) -> str:
     if exercises:
         parts.append(f"exercises {exercises} min")
     if seconds is not None:
-        parts.append(f"running {seconds / 60:.1f} min (measured in this build)")
+        parts.append(f"running {seconds / 60:.1f} min (measured)")
     return " · ".join(parts)
 
 
@@ -83,7 +68,7 @@ def add_furniture(app: Sphinx, page: str, template: str, context: dict, doctree:
     if doctree is None or not app.env.doc2path(page).endswith(".ipynb"):
         return
     cost = known["costs"].get(name, {})
-    line = minutes(count_words(doctree), exercise_minutes(doctree.astext()), cost.get("seconds"))
+    line = minutes(known["words"].get(name, 0), exercise_minutes(doctree.astext()), cost.get("seconds"))
     context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="minutes">{line}</p>', 1)
     begin_with_the_claim(doctree)
 
@@ -91,6 +76,6 @@ def add_furniture(app: Sphinx, page: str, template: str, context: dict, doctree:
 def begin_with_the_claim(doctree: nodes.document) -> None:
     """Drops what stands between title and claim from the tree, which after this only the page's card describes."""
     for paragraph in list(doctree.findall(nodes.paragraph)):
-        if isinstance(paragraph[0], nodes.emphasis):
+        if paragraph.children and isinstance(paragraph[0], nodes.emphasis):
             return
         paragraph.parent.remove(paragraph)

@@ -17,7 +17,7 @@ def facts() -> dict:
     if path:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     return {"version": "unknown", "commit": "none", "python": "unknown", "processor": "unknown",
-            "versions": {}, "costs": {}, "nbval": {}, "gpu": {}}
+            "versions": {}, "costs": {}, "words": {}, "nbval": {}, "gpu": {}}
 
 
 def describe(commit: str) -> str:
@@ -79,7 +79,7 @@ class StatusTable(SphinxDirective):
         return [("Python", known["python"]), *known["versions"].items(), ("processor", known["processor"])], ""
 
     def chapters(self, known: dict) -> tuple[Rows, str]:
-        """Seconds and peak memory of each chapter that this build ran."""
+        """Seconds and peak memory of each chapter when it last ran."""
         rows = [(name, f"{cost['seconds']} s, {cost['peak_mb']} MB") for name, cost in known["costs"].items()]
         return rows, "These pages were built from the stored outputs; no chapter was run."
 

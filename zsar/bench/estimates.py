@@ -64,8 +64,19 @@ def seconds(operations: float, device: Device = T4) -> float:
     return operations / (device.peak["fp32"] * utilisation())
 
 
-def memory(batch: int, weights: float = 605e6) -> float:
+def memory(batch: int, trained: bool = False, weights: float = 605e6, tower: float = 88e6) -> float:
     """Bytes, an estimate: the weights of ViT-B/32, and for each picture of the largest batch that has a gradient what
     torchattacks' PGD took on the H100 for one of 256.
+
+    Where its image tower of ``tower`` numbers is trained, also a copy of it, its gradient and AdamW's two moments.
     """
-    return weights + batch * measured()["rows"][0]["peer"]["memory_bytes"] / 256
+    return weights + 16 * tower * trained + batch * measured()["rows"][0]["peer"]["memory_bytes"] / 256
+
+
+def of_chapter(counted: Mapping[str, Mapping]) -> dict[str, float]:
+    """``t4 minutes`` and ``t4 memory`` (GB) of a chapter on the profile ``colab``, from its row of counted passes."""
+    on_gpu, flops = counted["cuda"], measured()["flops"]
+    passes = {**on_gpu, "prompts": counted["cpu"].get("prompts", 0)}
+    batch = max((n for kind, n in on_gpu.items() if kind.startswith("largest_batch_of") and "grad" in kind), default=0)
+    return {"t4 minutes": seconds(operations(passes, flops["image"], flops["prompt"])) / 60,
+            "t4 memory": memory(batch, on_gpu.get("weight_gradients", 0) > 0) / 1e9}

@@ -82,9 +82,11 @@ def _estimate(device: str | None, original: Clip, inventory: Inventory) -> str:
     if device is None:
         return ""
     device = get_device(device)
+    tokens = " Passes through token prompts, which cost several times as much, are counted as plain ones." * any(
+        "token" in (method.method or "") for method in inventory.plan.methods)
     minutes = seconds(2 * image_flops(original, original.image_size) * sum(inventory.image_steps()), device) / 60
     return (f"\n{device.name}: about {minutes:,.1f} minutes in fp32, an estimate ({device.peak['fp32'] / 1e12:g} "
-            f"TFLOPS x {utilisation():.0%}, what PGD of ViT-B/32 reached of an H100's)")
+            f"TFLOPS x {utilisation():.0%}, what PGD of ViT-B/32 reached of an H100's).{tokens}")
 
 
 def _report(plan: Plan, inventory: Inventory, made: dict, failed: dict[str, str], file: Path | None) -> str:

@@ -106,10 +106,11 @@ def tradeoff_line(points: "Mapping[str, tuple[Estimate, Estimate]]", at: str) ->
 
 
 def _span(values: Sequence[Estimate]) -> tuple[int, int]:
-    """The whole tens around all values and their intervals, an even number of them."""
+    """The whole tens around all values and their intervals, an even number of them, and never beyond 0 and 100."""
     low = 10 * int(min(value.low for value in values) // 10)
     high = 10 * int(-(-max(value.high for value in values) // 10))
-    return low, high + (high - low) % 20
+    missing = 20 if high == low else (high - low) % 20
+    return (low, high + missing) if high + missing <= 100 else (high - missing - (high - low), high)
 
 
 def _place(value: float, span: tuple[int, int], start: float, end: float) -> float:

@@ -105,5 +105,6 @@ class _Play:
         """Show the pair with a sentence, and let that be pressed which makes sense now."""
         self.shown.value = in_notebook(State(self.figure.pair(self.round), sentence))
         self.next.disabled = not answered
+        self.next.description = "next pair" if self.round + 1 < len(self.figure.rounds) else "begin again"
         for button in self.sides:
             button.disabled = answered

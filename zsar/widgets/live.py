@@ -51,11 +51,15 @@ class LiveFigure:
     As the result of a cell it is an ipywidget, in which the kernel exchanges what is shown. Beside it stands the HTML
     that the built page shows and ``book/_static/figures.js`` brings to life: without scripts, the first state.
 
-    Raises FigureError where a combination has no state, or a state belongs to none.
+    Raises FigureError where a combination has no state, a state belongs to none, or a control has a value twice.
     """
 
     def __init__(self, controls: Mapping[str, Slider | Menu], states: Mapping[tuple[str, ...], State], still: str):
         self.controls, self.still = dict(controls), still
+        for label, control in self.controls.items():
+            if len(set(control.values)) < len(control.values) or control.start not in range(len(control.values)):
+                raise FigureError(f"the figure's control {label!r} has values {control.values} and starts at "
+                                  f"{control.start}: expected different texts, and the place of one of them")
         settings = list(itertools.product(*(control.values for control in self.controls.values())))
         _complete(settings, states)
         self.states = {setting: states[setting] for setting in settings}

@@ -1,0 +1,11 @@
+/* Escape puts a shown definition away, until another term is pointed at or reached (WCAG 1.4.13). */
+"use strict";
+
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") document.documentElement.dataset.quiet = "";
+});
+for (const arrival of ["mouseover", "focusin"]) {
+  document.addEventListener(arrival, event => {
+    if (event.target.closest?.("a[data-definition]")) delete document.documentElement.dataset.quiet;
+  });
+}
