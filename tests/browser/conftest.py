@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from browser import CHROMIUM, MISSING, open_chromium  # noqa: E402
-from build_book import BUILD, chapters, pages, run_sphinx  # noqa: E402
+from build_book import BUILD, chapters, run_sphinx  # noqa: E402
+from looks import PAGES, open_tab  # noqa: E402
 from serve import open_server  # noqa: E402
 from vendor import fetch  # noqa: E402
-
-PAGES = [name.removeprefix("book/") for name in pages()]  # every page of the table of contents, in its order
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +53,6 @@ def address(html):
     server.server_close()
 
 
-def open_tab(browser, *places: str):
-    """A tab that collects errors in ``.errors`` and, blocked, requests outside ``places`` in ``.outside``."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 900})
-    tab.errors, tab.outside = [], []
-
-    def local_only(route):
-        if route.request.url.startswith((*places, "data:", "blob:")):
-            return route.continue_()
-        tab.outside.append(route.request.url)
-        return route.abort()
-
-    tab.route("**/*", local_only)
-    tab.on("console", lambda message: message.type == "error" and tab.errors.append(message.text))
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-    tab.on("response", lambda answer: answer.status >= 400 and tab.errors.append(f"{answer.status} {answer.url}"))
-    return tab
-
-
 @pytest.fixture
 def page(browser, address, html):
     """A tab for pages that are served or read from files, with ``.errors`` and ``.outside``."""
@@ -92,9 +72,3 @@ def opened(browser, address, request):
     tab.add_style_tag(content="*, ::before, ::after { transition: none !important; }")
     yield tab
     tab.close()
-
-
-def show(tab, theme: str, width: int) -> None:
-    """Changes theme and width of an open page, as the theme's own button and a turned phone do."""
-    tab.set_viewport_size({"width": width, "height": 900})
-    tab.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)

@@ -5,8 +5,7 @@ Its minor findings are left: the empty corner of a table that pandas or Markdown
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-
-from conftest import show
+from looks import show
 
 MINOR = "minor"
 # Text by text the contrast of a page takes axe a minute. Of all text that looks alike one is marked and measured:

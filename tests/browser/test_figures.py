@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from looks import luminance
 
 #: The page of each figure, what its controls are called, and of what kind they are.
 FIGURES = {
@@ -208,13 +209,6 @@ def test_on_paper_there_are_no_controls(page, address, name):
     assert not figure.locator(".controls").is_visible()
     assert figure.locator(".state").is_visible()
     assert figure.locator("figcaption").is_visible()
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of a CSS colour, as WCAG 2.1 defines it."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [part / 12.92 if part <= .03928 else ((part + .055) / 1.055)**2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((.2126, .7152, .0722), linear, strict=True))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -6,8 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-
-from conftest import PAGES
+from looks import PAGES
 
 
 @cache

@@ -2,8 +2,7 @@
 
 
 import pytest
-
-from conftest import ROOT, show
+from looks import ROOT, show
 
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 MAX_HEIGHT = 16_000  # pixels; a taller picture is more than Chromium draws

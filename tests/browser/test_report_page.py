@@ -1,8 +1,8 @@
 """The report in a real browser, from a file: both themes, wide and narrow, by keyboard, without a network."""
 
-import re
 
 import pytest
+from looks import luminance
 from stored import ATTACK, first, put, task
 
 from zsar.report import write_report
@@ -37,13 +37,6 @@ def page(browser, address, request):
     tab.goto(address)
     yield tab
     tab.close()
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of a CSS colour, as WCAG 2.1 defines it."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [part / 12.92 if part <= .03928 else ((part + .055) / 1.055)**2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((.2126, .7152, .0722), linear, strict=True))
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -2,8 +2,7 @@
 
 import pytest
 import yaml
-
-from conftest import ROOT
+from looks import ROOT
 
 TERMS = {
     "zero-shot-clip": "logit scale",

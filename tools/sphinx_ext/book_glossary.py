@@ -8,8 +8,8 @@ from sphinx.application import Sphinx
 
 GLOSSARY = "book/glossary"
 #: Words that pages also use in their everyday sense.
-EVERYDAY = {"alpha", "cell", "digest", "ensemble", "eps", "expectation", "head", "image feature", "interval",
-            "precision", "profile", "rank", "store", "template", "text feature", "unit", "Clean"}
+EVERYDAY = {"alpha", "cell", "digest", "ensemble", "eps", "expectation", "head", "interval",
+            "precision", "profile", "rank", "store", "template", "text feature, image feature", "unit"}
 #: Where a link would be within a link, a name of code or a heading, or its definition cut off by a table's box.
 CLOSED = (nodes.reference, nodes.literal, nodes.math, nodes.title, nodes.caption, nodes.raw, nodes.entry)
 LINK = re.compile(r'<a (?=[^>]*href="[^"]*#(term-[^"]+)")')
