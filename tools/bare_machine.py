@@ -33,12 +33,14 @@ import json, torch, zsar.paths
 from zsar.attacks import cross_entropy, pgd
 from zsar.clip import ZeroShotClassifier, load_clip
 from zsar.datasets import load_dataset
+from zsar.widgets import LiveFigure, Menu, State
 clip, data = load_clip(), load_dataset("DrawnSTL10").subset(8)
 images, labels = data.stack()
 classifier = ZeroShotClassifier(clip, data.classnames, data.templates)
 moved = pgd(cross_entropy(classifier, labels), images, eps=4 / 255, alpha=1 / 255, steps=5)
 right = [int((classifier(x).argmax(1) == labels).sum()) for x in (images, moved)]
-found = {"data": str(zsar.paths.data_path()), "torch": torch.__version__}
+figure = LiveFigure({"eps": Menu(("4/255",))}, {("4/255",): State("<p>4</p>", "At 4/255.")}, "A menu of one.")
+found = {"data": str(zsar.paths.data_path()), "torch": torch.__version__, "figure": sorted(figure._repr_mimebundle_())}
 print(json.dumps(found | dict(zip(("clean", "robust"), right))))
 """
 
