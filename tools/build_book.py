@@ -128,7 +128,7 @@ def refresh(copies: dict[Path, Path]) -> None:
         notebook.metadata.update(copy.deepcopy(RUNTIME))
         notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook.metadata["language_info"] = {"name": "python"}
-        notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, 4).metadata["zsar"]}
+        notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, as_version=4).metadata.get("zsar", {})}
         nbformat.write(notebook, path)
         say(f"  {path.relative_to(ROOT)}: outputs renewed")
     (ROOT / "book/_static/attack.jpg").write_bytes(readme_picture(ROOT / "book/welcome.ipynb"))
