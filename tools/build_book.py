@@ -128,10 +128,10 @@ def refresh(copies: dict[Path, Path]) -> None:
         notebook.metadata.update(copy.deepcopy(RUNTIME))
         notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook.metadata["language_info"] = {"name": "python"}
-        notebook.metadata["zsar"] = {"source": source_digest(notebook), **nbformat.read(kept, as_version=4).metadata.get("zsar", {})}
+        ran = nbformat.read(kept, as_version=4).metadata.get("zsar", {})
+        notebook.metadata["zsar"] = {"source": source_digest(notebook), **ran}
         nbformat.write(notebook, path)
         say(f"  {path.relative_to(ROOT)}: outputs renewed")
-    (ROOT / "book/_static/attack.jpg").write_bytes(readme_picture(ROOT / "book/welcome.ipynb"))
 
 
 def readme_picture(welcome: Path) -> bytes:
@@ -201,7 +201,9 @@ def main() -> None:
     """``make book`` and ``make refresh``."""
     start = time.perf_counter()
     if "--refresh" in sys.argv[1:]:
-        return refresh(run_chapters([*chapters(), *instructor_notebooks()]))
+        refresh(run_chapters([*chapters(), *instructor_notebooks()]))
+        (ROOT / "book/_static/attack.jpg").write_bytes(readme_picture(ROOT / "book/welcome.ipynb"))
+        return
     build_pages(run_chapters(chapters()))
     say(f"the book is in _build/html ({time.perf_counter() - start:.0f} s); `make serve` shows it")
 
