@@ -22,23 +22,23 @@ class State:
 
 
 @dataclass(frozen=True)
-class Slider:
+class Control:
+    """What a figure is moved by: its values, as they are shown, and the place of the first that is."""
+
+    values: tuple[str, ...]
+    start: int = 0
+
+
+class Slider(Control):
     """A control that is moved along its values, which have an order."""
 
-    values: tuple[str, ...]
-    start: int = 0
-    element = "slider"
-    widget = ipywidgets.SelectionSlider
+    element, widget = "slider", ipywidgets.SelectionSlider
 
 
-@dataclass(frozen=True)
-class Menu:
+class Menu(Control):
     """A control that offers its values as a list."""
 
-    values: tuple[str, ...]
-    start: int = 0
-    element = "menu"
-    widget = ipywidgets.Dropdown
+    element, widget = "menu", ipywidgets.Dropdown
 
 
 class LiveFigure:
@@ -54,7 +54,7 @@ class LiveFigure:
     Raises FigureError where a combination has no state, a state belongs to none, or a control has a value twice.
     """
 
-    def __init__(self, controls: Mapping[str, Slider | Menu], states: Mapping[tuple[str, ...], State], still: str):
+    def __init__(self, controls: Mapping[str, Control], states: Mapping[tuple[str, ...], State], still: str):
         self.controls, self.still = dict(controls), still
         for label, control in self.controls.items():
             if len(set(control.values)) < len(control.values) or control.start not in range(len(control.values)):
