@@ -4,6 +4,7 @@ import html as entities
 import re
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -49,6 +50,14 @@ def test_chapters_and_assignments_say_how_long_they_take(html):
         if found:
             works = "Difficulty" in text or "assignments" in page
             assert ("exercises" in text[found.start():found.start() + 300]) == works
+
+
+def test_the_form_for_errors_gets_the_page_from_every_link(html):
+    for page, text in texts(html).items():
+        links = [entities.unescape(link) for link in re.findall(r'href="([^"]*error-in-the-book[^"]*)"', text)]
+        assert links
+        for link in links:
+            assert parse_qs(urlsplit(link).query)["page"] == [page.removeprefix("book/")]
 
 
 def test_links_to_terms_carry_the_glossarys_own_words(html):

@@ -7,8 +7,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 HERE = Path(__file__).resolve().parent
-#: What Sphinx writes -> what screen readers understand: a list holds list items only.
-ROLES = {'role="doc-biblioentry"': 'role="listitem"'}
+#: What Sphinx and MyST write -> what is right: a list holds list items, and an address in Markdown is escaped once.
+CORRECT = {'role="doc-biblioentry"': 'role="listitem"', "&amp;amp;page=": "&amp;page="}
 
 
 def use_own_parts(app: Sphinx, config: Config) -> None:
@@ -17,9 +17,9 @@ def use_own_parts(app: Sphinx, config: Config) -> None:
     config.html_search_scorer = str(HERE / "search_scorer.js")
 
 
-def correct_roles(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
-    """Replaces roles in the text of a page."""
-    for wrong, right in ROLES.items():
+def correct(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """Replaces what is wrong in the text of a page."""
+    for wrong, right in CORRECT.items():
         if wrong in context.get("body", ""):
             context["body"] = context["body"].replace(wrong, right)
 
@@ -32,6 +32,6 @@ def put_home_in_landmark(app: Sphinx, page: str, template: str, context: dict, d
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the parts."""
     app.connect("config-inited", use_own_parts, priority=100)
-    app.connect("html-page-context", correct_roles)
+    app.connect("html-page-context", correct)
     app.connect("html-page-context", put_home_in_landmark, priority=100)  # before the theme renders them
     return {"parallel_read_safe": True, "parallel_write_safe": True}

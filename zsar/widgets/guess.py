@@ -30,8 +30,8 @@ class Round:
 class GuessFigure:
     """Rounds in which one of two pictures is to be found; the score is kept.
 
-    Which picture stands on which side is drawn from ``seed``. Both are kept without loss: the difference may be too
-    small for an eye, and must be there all the same.
+    As many stand on the left as on the right, in an order drawn from ``seed``. Both are kept without loss: the
+    difference may be too small for an eye, and must be there all the same.
 
     Raises FigureError where there is no round.
     """
@@ -40,8 +40,8 @@ class GuessFigure:
         if not rounds:
             raise FigureError("a figure to guess in has no round: expected at least one")
         self.question, self.rounds = question, tuple(rounds)
-        toss = random.Random(seed)
-        self.sides = [toss.randrange(2) for _ in rounds]
+        self.sides = [n % 2 for n in range(len(self.rounds))]  # by tosses alone one side could win by far
+        random.Random(seed).shuffle(self.sides)
 
     def pair(self, n: int) -> str:
         """The two pictures of a round, as HTML."""
