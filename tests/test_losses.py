@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_up import made_up
 
-from tests.made_up import made_up
 from zsar.adapt import adapt
 from zsar.attacks import pgd
 from zsar.clip import Clip
