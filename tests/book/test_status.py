@@ -39,7 +39,7 @@ def test_nbval_leaves_a_row_a_notebook(tmp_path):
     (tmp_path / "pages").mkdir()
     write(tmp_path / "pages/good.ipynb", ("print(1)", "1\n"), ("print(2)", "2\n"))
     write(tmp_path / "pages/bad.ipynb", ("print(1)", "1\n"), ("print(2)", "3\n"))
-    record = nbval(tmp_path / "pages", tmp_path / "record.json", "-n", "2", "--dist", "loadscope")
+    record = nbval(tmp_path / "pages", tmp_path / "record.json", "-n", "1", "--dist", "loadscope")
     good, bad = record["notebooks"]["good"], record["notebooks"]["bad"]
     assert good["passed"]
     assert (good["cells"], good["of"], good["failed"]) == (2, 2, 0)
