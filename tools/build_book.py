@@ -59,7 +59,7 @@ def instructor_notebooks() -> list[Path]:
 
 def name_of(path: Path) -> str:
     """A notebook's name: ``welcome``, ``attack-it-instructor``."""
-    return path.stem if path.parent.name == "book" else f"{path.parent.name}-{path.stem}"
+    return f"{path.parent.name}-{path.stem}" if path.stem in ("instructor", "student") else path.stem
 
 
 def executed_copy(path: Path, inputs: str) -> Path:

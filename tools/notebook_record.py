@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from book_facts import NBVAL, book_commit, cpu_name, stored, versions
+from build_book import name_of
 
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy")
 
@@ -26,11 +27,6 @@ def device_name() -> str:
 
     backend = getattr(torch, kind)
     return backend.get_device_name() if hasattr(backend, "get_device_name") else f"{kind} on {platform.machine()}"
-
-
-def notebook_name(path: Path) -> str:
-    """``welcome``, ``attack-it-instructor``."""
-    return f"{path.parent.name}-{path.stem}" if path.stem == "instructor" else path.stem
 
 
 def code_cells(path: Path) -> int:
@@ -64,7 +60,7 @@ class NotebookRecord:
         for file, cells in self.cells.items():
             path = self.root / file
             counts = {"of": code_cells(path), "cells": len(cells), "failed": sum(cells.values())}
-            rows[notebook_name(path)] = {"passed": counts["cells"] == counts["of"] and not counts["failed"], **counts,
+            rows[name_of(path)] = {"passed": counts["cells"] == counts["of"] and not counts["failed"], **counts,
                                          "seconds": round(self.seconds[file], 1), **run}
         return rows
 
