@@ -79,7 +79,7 @@ VIT_RECIPE = replace(RECIPES["paper"], batch=2, steps=3, warmup=0, held_out=1, v
                      prompt_lr=.1, weight_decay=1e-4, tokens=8)
 #: What is tried each time, in float32: every part of a method, and the paper's loss. All pairs with LONG=1, in bf16
 #: where the processor has instructions for it; elsewhere that takes fifty times as long (measured).
-VIT_USUAL = [("adv-slow", "blocks-2"), ("tecoa", "finetune+pad+token")]
+VIT_USUAL = [("tecoa", "finetune+pad+token")]
 VIT_LONG = "bf16" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "fp32"
 
 

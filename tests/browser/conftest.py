@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 from browser import CHROMIUM, MISSING, open_chromium  # noqa: E402
 from build_book import BUILD, chapters, run_sphinx  # noqa: E402
-from looks import PAGES, open_tab  # noqa: E402
+from looks import PAGES, STILL, open_tab  # noqa: E402
 from serve import open_server  # noqa: E402
 from vendor import fetch  # noqa: E402
 
@@ -68,7 +68,6 @@ def opened(browser, address, request):
     tab.name = request.param
     tab.goto(f"{address}/{tab.name}.html", wait_until="load")
     tab.wait_for_load_state("networkidle")
-    # what is measured after a change of theme must not be the middle of a transition
-    tab.add_style_tag(content="*, ::before, ::after { transition: none !important; }")
+    tab.add_style_tag(content=STILL)
     yield tab
     tab.close()

@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from build_book import pages  # noqa: E402
 
+STILL = "*, ::before, ::after { transition: none !important; }"  # measured is never the middle of a change of theme
 PAGES = [name.removeprefix("book/") for name in pages()]  # every page of the table of contents, in its order
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from looks import luminance
+from looks import STILL, luminance, open_tab, show
 
 #: The page of each figure, what its controls are called, and of what kind they are.
 FIGURES = {
@@ -16,6 +16,40 @@ PAGES = [*FIGURES, "welcome"]
 GUESSES = "welcome"
 controlled = pytest.mark.parametrize("name", FIGURES)
 each_page = pytest.mark.parametrize("name", PAGES)
+
+
+RESET = """() => {
+  for (const control of document.querySelectorAll("figure.zsar-live :is(input, option)")) {
+    if (control.matches("input")) control.value = control.defaultValue;
+    else control.selected = control.defaultSelected;
+  }
+  document.querySelector("figure.zsar-live :is(input, select)")?.dispatchEvent(new Event("input"));
+  document.activeElement.blur();
+}"""
+
+
+@pytest.fixture(scope="module")
+def shown(browser, address):
+    """Shows the figure of a page, put back as it was, in a tab that is opened once; a function of the page's name."""
+    tabs = {}
+
+    def figure_of(name: str):
+        if name not in tabs:
+            tabs[name] = open_tab(browser, address.removesuffix("/book"))
+            open_figure(tabs[name], address, name)
+            tabs[name].wait_for_load_state("networkidle")
+            tabs[name].add_style_tag(content=STILL)
+        tab = tabs[name]
+        tab.emulate_media(media="screen")
+        show(tab, "light", 1280)
+        tab.evaluate(RESET)
+        figure = tab.locator("article figure.zsar-live")
+        figure.scroll_into_view_if_needed()
+        return figure
+
+    yield figure_of
+    for tab in tabs.values():
+        tab.close()
 
 
 @pytest.fixture
@@ -46,8 +80,8 @@ def test_no_figure_is_forgotten(html):
 
 
 @controlled
-def test_controls_are_labelled_and_say_their_value(page, address, name):
-    figure = open_figure(page, address, name)
+def test_controls_are_labelled_and_say_their_value(shown, name):
+    figure = shown(name)
     controls = figure.locator(".controls input, .controls select")
     assert controls.count() == len(FIGURES[name])
     for label, kind in FIGURES[name].items():
@@ -60,8 +94,9 @@ def test_controls_are_labelled_and_say_their_value(page, address, name):
 
 
 @controlled
-def test_every_control_is_moved_by_keyboard(page, address, name):
-    figure = open_figure(page, address, name)
+def test_every_control_is_moved_by_keyboard(shown, name):
+    figure = shown(name)
+    page = figure.page
     states = {seen(figure)}
     for n, (label, kind) in enumerate(FIGURES[name].items()):
         if n == 0:
@@ -78,8 +113,9 @@ def test_every_control_is_moved_by_keyboard(page, address, name):
 
 
 @controlled
-def test_every_control_is_moved_by_mouse(page, address, name):
-    figure = open_figure(page, address, name)
+def test_every_control_is_moved_by_mouse(shown, name):
+    figure = shown(name)
+    page = figure.page
     for label, kind in FIGURES[name].items():
         before, control = seen(figure), figure.get_by_label(label, exact=True)
         if kind == "range":
@@ -92,8 +128,8 @@ def test_every_control_is_moved_by_mouse(page, address, name):
 
 
 @controlled
-def test_every_state_can_be_reached(page, address, name):
-    open_figure(page, address, name)
+def test_every_state_can_be_reached(shown, name):
+    page = shown(name).page
     states = page.evaluate("JSON.parse(document.querySelector('figure.zsar-live script').textContent).states.length")
     found = page.evaluate("""() => {
         const figure = document.querySelector('figure.zsar-live');
@@ -115,8 +151,8 @@ def test_every_state_can_be_reached(page, address, name):
     assert found == states
 
 
-def test_the_explorer_says_what_was_chosen(page, address):
-    figure = open_figure(page, address, "full-reproduction")
+def test_the_explorer_says_what_was_chosen(shown):
+    figure = shown("full-reproduction")
     figure.get_by_label("method", exact=True).select_option("fare:finetune")
     figure.get_by_label("dataset", exact=True).select_option("DrawnPCAM")
     assert seen(figure)[1].startswith("fare:finetune, DrawnPCAM:")
@@ -125,8 +161,9 @@ def test_the_explorer_says_what_was_chosen(page, address):
     assert figure.locator("tbody tr").count() == 17
 
 
-def test_the_eps_slider_reads_its_eps(page, address):
-    figure = open_figure(page, address, "breaking-clip")
+def test_the_eps_slider_reads_its_eps(shown):
+    figure = shown("breaking-clip")
+    page = figure.page
     slider = figure.get_by_label("eps", exact=True)
     slider.focus()
     page.keyboard.press("Home")
@@ -138,8 +175,9 @@ def test_the_eps_slider_reads_its_eps(page, address):
 
 
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
-def test_guesses_are_counted(page, address, way):
-    figure = open_figure(page, address, GUESSES)
+def test_guesses_are_counted(shown, way):
+    figure = shown(GUESSES)
+    page = figure.page
     rounds = page.evaluate("JSON.parse(document.querySelector('figure.zsar-live script').textContent)")
     names, found = ("left", "right"), 0
     figure.get_by_role("button", name="left").focus()
@@ -167,9 +205,8 @@ def test_guesses_are_counted(page, address, way):
     assert page.errors == [] and page.outside == []
 
 
-def test_the_pictures_to_guess_from_differ_and_are_lossless(page, address):
-    open_figure(page, address, GUESSES)
-    rounds = page.evaluate("JSON.parse(document.querySelector('figure.zsar-live script').textContent)")
+def test_the_pictures_to_guess_from_differ_and_are_lossless(shown):
+    rounds = shown(GUESSES).page.evaluate("JSON.parse(document.querySelector('figure.zsar-live script').textContent)")
     assert len(rounds) == 8
     for pair, *_ in rounds:
         one, other = re.findall(r'src="(data:image/png;base64,[^"]+)"', pair)
@@ -177,11 +214,10 @@ def test_the_pictures_to_guess_from_differ_and_are_lossless(page, address):
 
 
 @each_page
-def test_a_page_with_a_figure_is_light(page, address, name):
+def test_a_page_with_a_figure_is_light(shown, name):
     """Its own part, without what all pages share: the page, its pictures, and no library for widgets or icons."""
-    sizes = {}
-    page.on("response", lambda answer: sizes.update({answer.url: int(answer.headers.get("content-length", 0))}))
-    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    sizes = dict(shown(name).page.evaluate("""["navigation", "resource"].flatMap(kind =>
+        performance.getEntriesByType(kind).map(entry => [entry.name, entry.encodedBodySize]))"""))
     own = sum(size for url, size in sizes.items() if url.endswith(f"/{name}.html") or "/_images/" in url)
     assert 50_000 < own < 1.2e6
     assert not [url for url in sizes if "require" in url or "html-manager" in url]
@@ -203,9 +239,9 @@ def test_without_scripts_there_is_a_picture_and_a_sentence(still, address, name)
 
 
 @each_page
-def test_on_paper_there_are_no_controls(page, address, name):
-    figure = open_figure(page, address, name)
-    page.emulate_media(media="print")
+def test_on_paper_there_are_no_controls(shown, name):
+    figure = shown(name)
+    figure.page.emulate_media(media="print")
     assert not figure.locator(".controls").is_visible()
     assert figure.locator(".state").is_visible()
     assert figure.locator("figcaption").is_visible()
@@ -213,9 +249,9 @@ def test_on_paper_there_are_no_controls(page, address, name):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_page
-def test_every_word_can_be_read(page, address, name, theme):
-    page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
-    open_figure(page, address, name)
+def test_every_word_can_be_read(shown, name, theme):
+    page = shown(name).page
+    show(page, theme, 1280)
     pairs = page.evaluate("""[...document.querySelectorAll('.zsar-live :is(th, td, small, figcaption, span, label, '
         + '.value, select, button:enabled, .pictures div)')].map(e => {
         let back = e;
@@ -229,9 +265,9 @@ def test_every_word_can_be_read(page, address, name, theme):
 
 
 @each_page
-def test_nothing_sticks_out_on_a_phone(page, address, name):
-    page.set_viewport_size({"width": 375, "height": 800})
-    open_figure(page, address, name)
+def test_nothing_sticks_out_on_a_phone(shown, name):
+    page = shown(name).page
+    show(page, "light", 375)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     right = "Math.max(...[...document.querySelectorAll('.zsar-live, .zsar-live *')]" \
             ".map(e => e.getBoundingClientRect().right))"

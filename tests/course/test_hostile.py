@@ -9,11 +9,13 @@ from sums import make_assignment
 
 from zsar.course import grade as grading
 from zsar.course.grade import Grade, grade_class
-from zsar.course.sandbox import Sandbox
+from zsar.course.sandbox import Limits, Sandbox
 from zsar.course.session import LocalSession
 from zsar.course.submissions import Submission
 
 SHUT_IN = CASES if os.environ.get("ZSAR_LONG") else HOSTILE  # what is graded as a class, in the sandbox
+#: What never ends on its own, or takes all there is, is waited for no longer than it takes to see that.
+QUICK = Limits(memory=3 * 2**29, seconds=3, grace=5)
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
 
 
@@ -46,7 +48,8 @@ def graded(tmp_path_factory):
     (folder / "handed-in").mkdir()
     for name, case in SHUT_IN.items():
         case.make(assignment, folder / "handed-in" / f"{name.replace('/', '-')}.ipynb")
-    grades = grade_class(folder / "handed-in", folder / "grades.csv", [assignment], sandbox=Sandbox(), secret="s")
+    grades = grade_class(folder / "handed-in", folder / "grades.csv", [assignment], sandbox=Sandbox(limits=QUICK),
+                         secret="s")
     return {grade.student: grade for grade in grades}
 
 

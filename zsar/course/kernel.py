@@ -15,9 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-CELL_SECONDS = 10.0  # of the processor
+SECONDS = 10.0  # of the processor, of one cell and of one call of a student's function
 ALL_CELLS_SECONDS = 60.0
-CALL_SECONDS = 10.0  # of one call of a student's function
 
 
 class CellTimeout(BaseException):
@@ -25,9 +24,13 @@ class CellTimeout(BaseException):
 
 
 class Kernel:
-    """A namespace in which notebooks run: first the assignment's own ``given`` cells, then a student's."""
+    """A namespace in which notebooks run: first the assignment's own ``given`` cells, then a student's.
 
-    def __init__(self, given: Sequence[str]):
+    A cell or a call of the student's is stopped after ``seconds`` of the processor.
+    """
+
+    def __init__(self, given: Sequence[str], seconds: float = SECONDS):
+        self.seconds = seconds
         self.given: dict = {"__name__": "__main__", "__builtins__": builtins, "input": _no_input}
         with contextlib.redirect_stdout(io.StringIO()):  # the setup cell prints the version
             for number, source in enumerate(given):
@@ -56,7 +59,7 @@ class Kernel:
     def _try(self, number: int, codes: Sequence, start: float, again: list | None = None) -> list[tuple[int, str]]:
         """Run the statements of a cell; what failed. One that lacks a name is put into ``again``, if that is given."""
         failed = []
-        seconds = max(1.0, min(CELL_SECONDS, ALL_CELLS_SECONDS - (time.process_time() - start)))
+        seconds = max(1.0, min(self.seconds, ALL_CELLS_SECONDS - (time.process_time() - start)))
         with limited(seconds):
             for code in codes:
                 try:
@@ -82,10 +85,10 @@ class Kernel:
         if function is None:
             return failure("MissingFunction", f"no function {name} in the notebook")
         try:
-            with limited(CALL_SECONDS):
+            with limited(self.seconds):
                 return {"value": function(*request["arguments"], **request["named"])}
         except CellTimeout:
-            return failure("Timeout", f"stopped after {CALL_SECONDS:g} s")
+            return failure("Timeout", f"stopped after {self.seconds:g} s")
         except BaseException as error:  # SystemExit too
             return {"error": describe(error)}
 

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zsar.course import syscalls
+from zsar.course.kernel import SECONDS
 from zsar.course.worker import NOBODY
 from zsar.errors import CourseError
 from zsar.paths import data_path
@@ -32,13 +33,15 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one student process and its children. Bytes, but ``processes``, which counts threads too."""
+    """Of one student process and its children: bytes, a number of processes and threads, seconds."""
 
     memory: int = 3 * 2**30  # resident, of all together
     address: int = 8 * 2**30  # of each: torch maps four before it does anything
     scratch: int = 64 * 2**20
     printed: int = 8 * 2**20
     processes: int = 64
+    seconds: float = SECONDS  # of the processor, for one cell or one call
+    grace: float = 15.0  # more, by the clock, until a process that does not stop by itself is ended
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from typing import Protocol
 from zsar.course import wire
 from zsar.course.assignment import Assignment
 from zsar.course.given import recipe_of
-from zsar.course.kernel import ALL_CELLS_SECONDS, CALL_SECONDS, CELL_SECONDS, Kernel, failure
+from zsar.course.kernel import ALL_CELLS_SECONDS, Kernel, failure
 from zsar.course.process import Ended, StudentProcess
 from zsar.course.sandbox import Sandbox
 from zsar.course.worker import packed
 
-GRACE = 15.0  # more, by the clock, until a process that does not stop by itself is ended
 IMPORT_SECONDS = 120.0
 ALL_SECONDS = 150.0  # of the calls of one submission, by the clock
 STARTS = 8  # of its process
@@ -84,6 +83,7 @@ class WorkerSession:
 
     def __init__(self, assignment: Assignment, cells: Sequence[tuple[int, str]], sandbox: Sandbox):
         self._given, self._cells, self._sandbox = assignment.sources("given"), list(cells), sandbox
+        self._patience = sandbox.limits.seconds + sandbox.limits.grace
         self._until, self._starts, self._process = math.inf, 0, None
         self._fatal: dict[str, str] = {}  # functions that ended the process
         self.failures: list[dict] = []
@@ -106,7 +106,7 @@ class WorkerSession:
             return failure("Ended", "the process of the notebook ended too often, or used up its "
                           f"{ALL_SECONDS:g} s; this was not tried")
         try:
-            left = max(0.0, min(CALL_SECONDS + GRACE, self._until - time.monotonic()))
+            left = max(0.0, min(self._patience, self._until - time.monotonic()))
             self._process.send(request, left)
             return self._process.receive(left)
         except Ended as ended:
@@ -121,7 +121,8 @@ class WorkerSession:
             self._process, begun, at = StudentProcess(self._sandbox), False, None
             cells_until = time.monotonic() + IMPORT_SECONDS + 2 * ALL_CELLS_SECONDS
             try:
-                self._process.send(wire.pack({"given": self._given, "cells": self._cells}), IMPORT_SECONDS)
+                self._process.send(wire.pack({"given": self._given, "cells": self._cells,
+                                              "seconds": self._sandbox.limits.seconds}), IMPORT_SECONDS)
                 self._process.receive(IMPORT_SECONDS)
                 begun = True
                 while "failures" not in (said := self._said(cells_until)):
@@ -137,7 +138,7 @@ class WorkerSession:
 
     def _said(self, until: float) -> dict:
         """What the process says while it runs the cells; nothing, where that is no dict. Raises Ended."""
-        said = self._process.receive(min(CELL_SECONDS + GRACE, until - time.monotonic()))
+        said = self._process.receive(min(self._patience, until - time.monotonic()))
         return said if isinstance(said, dict) else {}
 
     def _leave_out(self, at: object, error: str) -> None:

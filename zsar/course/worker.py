@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """The first request is {given, cells}, the others are calls; between cells the number of the next one is told."""
+    """The first request is {given, cells, seconds}, then come calls; between cells the next one's number is told."""
     from zsar.course import wire
     from zsar.course.kernel import Kernel, describe
 
@@ -39,7 +39,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
     first = wire.read(requests)
-    kernel = Kernel(first["given"])
+    kernel = Kernel(first["given"], first["seconds"])
     say({"ready": True})
     failures = kernel.run(first["cells"], begin=lambda number: say({"at": number}))
     say({"failures": failures})
