@@ -98,7 +98,7 @@ def check_in_the_dark(tab, width: int):
     """Contrast in the dark, and what depends on the width: what scrolls, and what a finger must hit."""
     show(tab, "dark", width)
     tab.wait_for_timeout(500)  # the theme looks for what scrolls a little after the window has changed
-    assert tab.evaluate(MARK_TEXTS) > 10
+    assert tab.evaluate(MARK_TEXTS) > 5
     rules = ["color-contrast", "scrollable-region-focusable", "nested-interactive", "target-size"]
     assert findings(tab, runOnly=rules) == []
 
