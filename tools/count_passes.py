@@ -31,6 +31,13 @@ from zsar.attacks import engine
 _found, _on_gpu, _share = Counter(), Counter(), [1]
 
 
+class _Own(int):
+    pass
+
+
+engine.MICRO_BATCH["cpu"] = _Own(engine.MICRO_BATCH["cpu"])  # and no other 20: what a page asks for it gets anywhere
+
+
 def _filled(n, device):
     size = engine.MICRO_BATCH[device]
     return -(-n // size) * size
@@ -39,7 +46,7 @@ def _filled(n, device):
 def _wrap(function, images_of):
     def wrapped(*args, **kwargs):
         n, size = images_of(*args, **kwargs)
-        own = n and size in (None, engine.MICRO_BATCH["cpu"])  # an evaluation hands the device's own size on
+        own = n and (size is None or isinstance(size, _Own))  # an evaluation hands the device's own size on
         _share[0] = _filled(n, "cuda") / _filled(n, "cpu") if own else 1
         try:
             return function(*args, **kwargs)

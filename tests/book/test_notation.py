@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from build_book import pages  # noqa: E402
 
 NOTATION = ROOT / "book" / "notation.md"
-MATH = re.compile(r"\$\$(.+?)\$\$|```\{math\}\n(.+?)```", re.DOTALL)
+MATH = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 INLINE = re.compile(r"(?<![\\$])\$([^$\n]+)\$(?!\$)")
 ACCENTS = r"hat|bar|tilde|overline|mathcal|mathbb"
 GREEK = {"alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu",
@@ -26,7 +26,6 @@ TOKEN = re.compile(r"\\(?:" + ACCENTS + r")\s*[A-Za-z0-9]|\\mathrm\{\w+\}|\\[A-Z
 
 def plain(formula: str) -> str:
     """A formula without words, labels and names of operators, and with one way to write accents."""
-    formula = re.sub(r"^:label:.*$", "", formula, flags=re.MULTILINE)
     formula = re.sub(r"\\(?:text(?!style)|operatorname)\*?\{[^{}]*\}|\\(?:begin|end)\{\w+\}", " ", formula)
     return re.sub(r"\\(" + ACCENTS + r")\s*\{?\s*([A-Za-z0-9])\}?", r"\\\1 \2", formula)
 
@@ -78,7 +77,7 @@ def prose(page: str) -> str:
 
 def displayed(page: str) -> list[str]:
     """The displayed equations of a page."""
-    return ["".join(pair) for pair in MATH.findall(prose(page))]
+    return MATH.findall(prose(page))
 
 
 def rows(section: int) -> list[list[str]]:
@@ -115,6 +114,11 @@ def names_in_code() -> set[str]:
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found.add(node.target.id)
     return found
+
+
+def test_notebooks_hold_equations_that_jupyter_draws():
+    """It shows the source of a directive."""
+    assert [page for page in pages() if (ROOT / f"{page}.ipynb").exists() and "{math}" in prose(page)] == []
 
 
 def test_every_symbol_of_an_equation_is_explained():
