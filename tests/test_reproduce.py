@@ -366,7 +366,7 @@ def undisturbed(tmp_path_factory) -> tuple[dict[str, object], float]:
     return contents(out), time.monotonic() - began
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
 def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, undisturbed, tmp_path):
     """Killed, and started again in the same folder, until it is done; then anew, until it was killed often enough."""
     (whole, seconds), chance, out, killed = undisturbed, random.Random(kills), tmp_path / "killed", 0
@@ -386,6 +386,7 @@ def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, und
             seconds = time.monotonic() - began
 
 
+@pytest.mark.long  # two ranks on one store are tried each time
 def test_two_processes_on_one_store(undisturbed, tmp_path):
     both = [start(tmp_path / "both") for _ in range(2)]
     for process in both:

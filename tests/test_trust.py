@@ -72,7 +72,8 @@ def audit(classifier, images, labels, kind=Audit, **changes) -> Audit:
 
 # sound models
 
-@pytest.mark.parametrize("name", [None, "tecoa_finetune", "tecoa_pad"])
+# the finetuned one is also looked at by the chapter on evaluation, each time
+@pytest.mark.parametrize("name", [None, "tecoa_pad", pytest.param("tecoa_finetune", marks=pytest.mark.long)])
 def test_a_sound_model_does_not_fail(name, classifier_of, trusted):
     report = trusted(classifier_of(name), control=classifier_of() if name else None, steps=20)
     assert not failed(report), report.to_text()

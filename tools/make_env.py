@@ -34,7 +34,8 @@ def pip_command() -> list[object]:
 def main() -> None:
     """Installs the package in editable form with its extras, then what needs ``--no-deps``."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    install = [*pip_command(), "install", "--quiet", "--disable-pip-version-check"]
+    # compiled when first imported: to compile all that is installed takes a minute and a half longer
+    install = [*pip_command(), "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     print("installing zsar and its libraries into .venv (a few minutes the first time)", flush=True)
     if not run(*install, "--editable", ".[data,course,book,test]"):
         sys.exit("installation failed; pip's message stands above")
