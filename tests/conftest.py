@@ -1,38 +1,46 @@
-"""Shared fixtures. One thread, so that parallel test processes do not wait for each other."""
+"""Shared fixtures. One thread, so that parallel test processes do not wait for each other.
+
+Fixtures import what they need: with ``-n`` the process that deals out the tests reads this file first, alone, and torch
+would keep all others waiting.
+"""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import pytest
-import torch
-from made_up import TINY, tiny
-from safetensors.torch import save_file
 
-from zsar.clip import Clip, ZeroShotClassifier, load_clip
-
-torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny_config() -> dict:
     """The configuration of ``tiny_clip``, as open_clip writes it."""
+    from made_up import TINY
+
     return TINY
 
 
 @pytest.fixture(scope="session")
-def tiny_clip() -> Clip:
+def tiny_clip():
     """A CLIP with random weights that runs in no time; its logit scale is 14."""
+    from made_up import tiny
+
     return tiny()
 
 
 @pytest.fixture(scope="session")
-def classifier(tiny_clip) -> ZeroShotClassifier:
+def classifier(tiny_clip):
+    from zsar.clip import ZeroShotClassifier
+
     return ZeroShotClassifier(tiny_clip, ["cat", "dog", "car", "frog"])
 
 
 @pytest.fixture(scope="session")
 def drawn_weights(tmp_path_factory):
     """Random weights of the drawn CLIP's architecture in a file: tests do not depend on how well it was trained."""
+    from safetensors.torch import save_file
+
+    from zsar.clip import load_clip
+
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     state = load_clip("drawn", pretrained="random", device="cpu").model.state_dict()
     save_file({name: value.clone() for name, value in state.items()}, path)
@@ -40,8 +48,10 @@ def drawn_weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def images() -> torch.Tensor:
+def images():
     """Eight smooth random pictures [8, 3, 16, 16]."""
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(1)
         coarse = torch.rand(8, 3, 4, 4)
@@ -49,5 +59,7 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def labels() -> torch.Tensor:
+def labels():
+    import torch
+
     return torch.arange(8) % 4

@@ -366,7 +366,7 @@ def undisturbed(tmp_path_factory) -> tuple[dict[str, object], float]:
     return contents(out), time.monotonic() - began
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, undisturbed, tmp_path):
     """Killed, and started again in the same folder, until it is done; then anew, until it was killed often enough."""
     (whole, seconds), chance, out, killed = undisturbed, random.Random(kills), tmp_path / "killed", 0
@@ -377,7 +377,7 @@ def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, und
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            killed += 1
+            killed += any(path.is_file() for path in out.rglob("*"))  # before that there is nothing to lose
             continue
         assert process.returncode == 0, process.stderr.read()
         assert contents(out) == whole and not list((out / "units").glob("*/*"))
@@ -386,7 +386,7 @@ def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, und
             seconds = time.monotonic() - began
 
 
-@pytest.mark.long  # two ranks on one store are tried each time
+@pytest.mark.long  # the chapter on scaling out has two ranks on one store, each time
 def test_two_processes_on_one_store(undisturbed, tmp_path):
     both = [start(tmp_path / "both") for _ in range(2)]
     for process in both:
@@ -404,8 +404,9 @@ def children(process: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+@pytest.mark.long  # two ranks, of which one dies, are each time what the chapter on scaling out shows
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc")
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_of_which_one_dies_answer_as_one_process_does(ranks, undisturbed, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
               "--max-restarts=1", "-m", "zsar", "reproduce", "--methods", "clip", *COMMAND[2:], "--out", str(tmp_path)]

@@ -27,7 +27,7 @@ SHORT = {"eps": EPS, "steps": 6, "queries": 100, "micro_batch": 8}  # of few ima
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset("DrawnImageNet").subset(16)
+    return load_dataset("DrawnImageNet").subset(12)
 
 
 @pytest.fixture(scope="module")
