@@ -28,10 +28,10 @@ HERE = Path(__file__).resolve().parent
 ROUNDING = 1e-5
 
 
-def torchrun(n: int, *words: str | Path, restarts: int = 0) -> list[str]:
+def torchrun(n: int, *words: str | int | Path, restarts: int = 0) -> list[str]:
     """The command that runs ``words`` in n processes."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}",
-            f"--max-restarts={restarts}", *map(str, words)]
+            f"--max-restarts={int(restarts)}", *map(str, words)]
 
 
 def environment() -> dict[str, str]:
@@ -46,12 +46,14 @@ def run(command: list[str], status: int = 0) -> subprocess.CompletedProcess:
     return done
 
 
-@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.fixture(scope="module", params=["3", pytest.param("3, one killed", marks=pytest.mark.long),
+                                        pytest.param("2, one killed", marks=pytest.mark.long)])
 def on_ranks(request, tmp_path_factory):
-    """The updates that on_ranks.py came to, with 3 ranks (or 2), of which one is killed."""
-    folder, step = tmp_path_factory.mktemp("ranks"), random.randrange(LONGER.steps)
-    done = run(torchrun(request.param, HERE / "on_ranks.py", folder, step, restarts=1))
-    assert "failed (exitcode: " in done.stderr, done.stderr
+    """The updates that on_ranks.py came to, with 3 ranks (or 2), none of which is killed (or one)."""
+    folder, killed = tmp_path_factory.mktemp("ranks"), "killed" in request.param
+    step = [random.randrange(LONGER.steps)] if killed else []
+    done = run(torchrun(int(request.param[0]), HERE / "on_ranks.py", folder, *step, restarts=killed))
+    assert ("failed (exitcode: " in done.stderr) == killed, done.stderr
     return torch.load(folder / "updates.pt", weights_only=True)
 
 

@@ -1,4 +1,4 @@
-"""A simulated class of 6 on the real assignments (200 with ``make test LONG=1``): nobody lost, every grade as due."""
+"""A simulated class of 3 on the real assignments (200 with ``make test LONG=1``): nobody lost, every grade as due."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 from class_of import wrong_grades
 
-N = 200 if os.environ.get("ZSAR_LONG") else 6
+N = 200 if os.environ.get("ZSAR_LONG") else 3
 
 
 @pytest.fixture(scope="module")
