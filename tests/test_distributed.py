@@ -1,4 +1,7 @@
-"""Many ranks: the update of one rank for every loss, nothing lost where one of them dies, and nothing where all end."""
+"""Many ranks: the update of one rank for every loss; nothing lost where all end, or (with LONG=1) one dies.
+
+That ranks go on from a checkpoint bit for bit is tried each time, in ``on_ranks.check_stops``.
+"""
 
 import os
 import random
@@ -31,7 +34,7 @@ ROUNDING = 1e-5
 def torchrun(n: int, *words: str | int | Path, restarts: int = 0) -> list[str]:
     """The command that runs ``words`` in n processes."""
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}",
-            f"--max-restarts={int(restarts)}", *map(str, words)]
+            f"--max-restarts={restarts}", *map(str, words)]
 
 
 def environment() -> dict[str, str]:
@@ -52,7 +55,7 @@ def on_ranks(request, tmp_path_factory):
     """The updates that on_ranks.py came to, with 3 ranks (or 2), none of which is killed (or one)."""
     folder, killed = tmp_path_factory.mktemp("ranks"), "killed" in request.param
     step = [random.randrange(LONGER.steps)] if killed else []
-    done = run(torchrun(int(request.param[0]), HERE / "on_ranks.py", folder, *step, restarts=killed))
+    done = run(torchrun(int(request.param[0]), HERE / "on_ranks.py", folder, *step, restarts=int(killed)))
     assert ("failed (exitcode: " in done.stderr) == killed, done.stderr
     return torch.load(folder / "updates.pt", weights_only=True)
 

@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
 from zsar.attacks import attack_from_settings
 from zsar.clip import load_clip
@@ -59,7 +58,6 @@ def test_a_sample_agrees_with_the_provenance():
 
 @pytest.mark.long
 def test_sixteen_tasks_at_full_count():
-    torch.set_num_threads(2)
     clip, attack = load_clip("drawn"), attack_from_settings(PGD10)
     holds([evaluate_dataset(clip, load_dataset(name).subset(200), attack) for name in DRAWN_NAMES])
 

@@ -377,7 +377,10 @@ def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, und
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            killed += any(path.is_file() for path in out.rglob("*"))  # before that there is nothing to lose
+            if any(path.is_file() for path in out.rglob("*")):
+                killed += 1
+            else:  # nothing was there to be lost: the machine is slower than it was
+                seconds *= 1.5
             continue
         assert process.returncode == 0, process.stderr.read()
         assert contents(out) == whole and not list((out / "units").glob("*/*"))

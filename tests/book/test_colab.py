@@ -200,13 +200,14 @@ def test_elsewhere_it_is_where_one_works(tmp_path, monkeypatch):
     assert (tmp_path / "my-table").is_dir()
 
 
-def test_a_table_in_drive_goes_on_after_a_disconnect(drive):
+def test_a_table_in_drive_goes_on_after_a_disconnect(drive, monkeypatch):
     """Killed when a first result is there, as a machine is taken away; the same line keeps it and adds the rest."""
     out = lasting_folder("my-table")
     line = [sys.executable, "-m", "zsar", "reproduce", "--methods", "clip", "--images", "24", "--out", str(out),
             "--datasets", "DrawnCIFAR10,DrawnPCAM,DrawnEuroSAT,DrawnDTD", "--attacks", "none,pgd-20"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "ZSAR_DEVICE": "cpu"}
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    monkeypatch.setenv("ZSAR_DEVICE", "cpu")
+    process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
     while not (cells := list((out / "cells").rglob("*.json"))) and process.poll() is None:
         time.sleep(0.05)
     process.kill()

@@ -67,7 +67,7 @@ def opened(browser, address, request):
     tab = open_tab(browser, address.removesuffix("/book"))
     tab.name = request.param
     tab.goto(f"{address}/{tab.name}.html", wait_until="load")
-    tab.evaluate("window.MathJax?.startup?.promise")  # equations are drawn after that; what comes late is seen later
+    tab.evaluate("window.MathJax?.startup?.promise")  # equations are drawn then
     tab.add_style_tag(content=STILL)
     yield tab
     tab.close()

@@ -1,4 +1,7 @@
-"""A simulated class of 3 on the real assignments (200 with ``make test LONG=1``): nobody lost, every grade as due."""
+"""A simulated class of 3, right, wrong and harmful work on three of the assignments: nobody lost, every grade as due.
+
+With ``make test LONG=1`` a class of 200, all kinds of work on all assignments.
+"""
 
 import os
 import shutil

@@ -14,9 +14,9 @@ from zsar.course.session import LocalSession
 from zsar.course.submissions import Submission
 
 SHUT_IN = CASES if os.environ.get("ZSAR_LONG") else HOSTILE  # what is graded as a class, in the sandbox
-#: What never ends on its own, or takes all there is, is waited for no longer than it takes to see that: half a gigabyte
-#: more than torch alone takes, for a machine may give memory slowly.
-QUICK = Limits(memory=2**30, seconds=3, grace=5)
+#: What never ends on its own, or takes all there is, is waited for no longer than it takes to see that. Little memory,
+#: for a machine may give it slowly: torch alone takes half a gigabyte, twice where a process forks.
+QUICK = Limits(memory=5 * 2**28, seconds=3, grace=5)
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
 
 

@@ -41,9 +41,9 @@ USED_EPS, SLACK = 0.9, 1e-6
 WARN_CONTROL, FAIL_CONTROL = 10.0, 20.0
 #: Percent robust accuracy in a ball where no picture is what it was.
 FAIL_BIG = 5.0
-#: The sizes of batches whose results are compared with those of all at once, the images that are attacked for it (one
-#: by one they take three times as long), and the share of images that may differ, for a processor may sum in another
-#: order; of few images one may.
+#: The sizes of batches whose results are compared with those of all at once, the images that are attacked for it (few,
+#: for an image alone takes longer than among others), and the share of images that may differ, for a processor may sum
+#: in another order; of few images one may.
 BATCHES, BATCHED_ATTACKS, BATCH_SHARE = (1, 7), 8, 1e-3
 #: Share of attacked images that may: their paths are many steps of signs, some of which are those of rounding.
 DRIFT_SHARE = 0.25
@@ -246,7 +246,7 @@ def check_batches(audit: Audit) -> Finding:
     differ = torch.stack([answer != audit.clean_logits.argmax(1) for answer in answers]).any(0)
     first = min(audit.n, BATCHED_ATTACKS)
     robust = torch.stack([_left_in_batches(audit, first, size) for size in BATCHES])
-    moved = (robust != audit.left[:first].cpu()).any(0)  # paths of many signed steps, which drift apart where kernels sum otherwise
+    moved = (robust != audit.left[:first].cpu()).any(0)
     answers_fail = (wrong := int(differ.sum())) >= FAIL_IMAGES and wrong > BATCH_SHARE * audit.n
     differ[:first] |= moved
     count = int(differ.sum())
