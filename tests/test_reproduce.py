@@ -358,35 +358,42 @@ def contents(out: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[dict[str, object], float]:
-    """What a run leaves that nobody disturbs, and how long it takes."""
-    out, began = tmp_path_factory.mktemp("whole"), time.monotonic()
-    process = start(out)
-    assert process.wait() == 0, process.stderr.read()
-    return contents(out), time.monotonic() - began
+def undisturbed(tmp_path_factory) -> dict[str, object]:
+    """What a run leaves that nobody disturbs."""
+    out = tmp_path_factory.mktemp("whole")
+    assert cli.main(["reproduce", *COMMAND, "--out", str(out)]) == 0
+    return contents(out)
+
+
+def kill(process: subprocess.Popen, out: Path, seconds: float) -> bool:
+    """Kill a run so long after it has written a file; False if it was done before."""
+    def files() -> int:
+        return sum(path.is_file() for path in out.rglob("*"))
+
+    before = files()
+    while files() == before and process.poll() is None:
+        time.sleep(.02)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.long)])
 def test_a_run_that_is_killed_ends_with_the_store_of_one_that_was_not(kills, undisturbed, tmp_path):
     """Killed, and started again in the same folder, until it is done; then anew, until it was killed often enough."""
-    (whole, seconds), chance, out, killed = undisturbed, random.Random(kills), tmp_path / "killed", 0
+    out, killed = tmp_path / "killed", 0
     while killed < kills or out.exists():
-        fresh, began, process = not out.exists(), time.monotonic(), start(out)
-        try:
-            process.wait(chance.uniform(.3, .9) * seconds if killed < kills else None)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            if any(path.is_file() for path in out.rglob("*")):
-                killed += 1
-            else:  # nothing was there to be lost: the machine is slower than it was
-                seconds *= 1.5
+        if killed == kills:
+            assert cli.main(["reproduce", *COMMAND, "--out", str(out)]) == 0
+        elif kill(process := start(out), out, random.uniform(0, 3)):
+            killed += 1
             continue
-        assert process.returncode == 0, process.stderr.read()
-        assert contents(out) == whole and not list((out / "units").glob("*/*"))
+        else:
+            assert process.returncode == 0, process.stderr.read()
+        assert contents(out) == undisturbed and not list((out / "units").glob("*/*"))
         shutil.rmtree(out)
-        if fresh:  # the machine is quicker than it was: kill sooner
-            seconds = time.monotonic() - began
 
 
 @pytest.mark.long  # the chapter on scaling out has two ranks on one store, each time
@@ -394,7 +401,7 @@ def test_two_processes_on_one_store(undisturbed, tmp_path):
     both = [start(tmp_path / "both") for _ in range(2)]
     for process in both:
         assert process.wait() == 0, process.stderr.read()
-    assert contents(tmp_path / "both") == undisturbed[0]
+    assert contents(tmp_path / "both") == undisturbed
 
 
 # many ranks
@@ -420,4 +427,4 @@ def test_ranks_of_which_one_dies_answer_as_one_process_does(ranks, undisturbed, 
         text = process.communicate()[0]
     assert process.returncode == 0, text
     assert "exitcode: -9" in text, text  # torchrun reports it
-    assert cells_of(contents(tmp_path), "none") == cells_of(undisturbed[0], "none")
+    assert cells_of(contents(tmp_path), "none") == cells_of(undisturbed, "none")

@@ -32,8 +32,9 @@ def test_every_chapter_has_a_term():
 
 
 def test_search_finds_the_chapter_of_a_term(page, root):
+    """Each from a server; of the same index in a folder the first three."""
     missed = {}
-    for name, term in TERMS.items():
+    for name, term in list(TERMS.items())[:3 if root.startswith("file:") else None]:
         page.goto(f"{root}/search.html?q={term.replace(' ', '+')}", wait_until="load")
         page.wait_for_function(FINISHED)
         hits = page.eval_on_selector_all("#search-results ul.search > li > a", "links => links.map(link => link.href)")

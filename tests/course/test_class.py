@@ -1,4 +1,4 @@
-"""A simulated class of 3, right, wrong and harmful work on three of the assignments: nobody lost, every grade as due.
+"""A simulated class of 2, right work on one assignment and wrong work on another: nobody lost, every grade as due.
 
 With ``make test LONG=1`` a class of 200, all kinds of work on all assignments.
 """
@@ -9,7 +9,7 @@ import shutil
 import pytest
 from class_of import wrong_grades
 
-N = 200 if os.environ.get("ZSAR_LONG") else 3
+N = 200 if os.environ.get("ZSAR_LONG") else 2
 
 
 @pytest.fixture(scope="module")

@@ -53,14 +53,19 @@ def link_first_mentions(app: Sphinx, doctree: nodes.document, page: str) -> None
     if page == GLOSSARY or not app.env.doc2path(page).endswith(".ipynb"):
         return
     glossary = app.builder.get_relative_uri(page, GLOSSARY)
+    linked = [link.get("refuri", "") for link in doctree.findall(nodes.reference)]
+    texts = [text for text in doctree.findall(nodes.Text) if in_open_prose(text)]
     for term, (anchor, _) in sorted(definitions(app).items(), key=lambda pair: -len(pair[0])):
-        if term in EVERYDAY or any(anchor in link.get("refuri", "") for link in doctree.findall(nodes.reference)):
+        if term in EVERYDAY or any(anchor in address for address in linked):
             continue
-        for text in doctree.findall(nodes.Text):
-            match = re.search(pattern(term), text) if in_open_prose(text) else None
-            if match:
-                text.parent.replace(text, split(text, match, f"{glossary}#{anchor}"))
-                break
+        word = re.compile(pattern(term))
+        found = next(((place, match) for place, text in enumerate(texts) if (match := word.search(text))), None)
+        if found:
+            place, match = found
+            before, link, after = split(texts[place], match, f"{glossary}#{anchor}")
+            texts[place].parent.replace(texts[place], [before, link, after])
+            texts[place:place + 1] = [before, after]
+            linked.append(link["refuri"])
 
 
 def add_definitions(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
