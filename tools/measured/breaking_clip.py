@@ -21,7 +21,7 @@ def numbers() -> dict[str, float]:
 def curve() -> dict[str, float]:
     """The means of the sixteen tasks, and the widest of their intervals."""
     row = r"^{}/255 +([\d.]+) +([\d.]+) +([\d.]+)"
-    widths = [printed(PAGE, row.format(level), 3) - printed(PAGE, row.format(level), 2) for level in (0, 1, 2, 4, 8)]
+    widths = [printed(PAGE, row.format(level), 3) - printed(PAGE, row.format(level), 2) for level in (0, 1, 2, 4)]
     means = {name: printed(PAGE, row.format(level)) for name, level in (("clean", 0), ("at one", 1), ("at four", 4))}
     return {**means, "widest of the mean": max(widths)}
 
