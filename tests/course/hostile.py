@@ -167,9 +167,7 @@ sys.modules["__main__"].packed = pack
 
 #: What is tried each time as a class, every submission shut in.
 HOSTILE = {
-    "right": Case(cell("", "after"), 10),
-    "blank": Case(lambda assignment, path: hand_in(assignment, path), 0, "blank"),
-    "half right": Case(cell("", double="return 2 * x", apply="return x"), 6),
+    "right, with a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
     "infinite loop in a function": Case(cell("", double="while True:\n        pass"), 5, says="stopped"),
     "infinite loop in a cell": Case(cell("while True:\n    pass"), 10, says="stopped"),
     "sleeps for ever": Case(cell("", double="import time\n    time.sleep(10**6)"), 5, says="in time"),
@@ -186,7 +184,6 @@ HOSTILE = {
     "network": Case(cell(NETWORK, "after", double="return x"), 5),
     "deletes files": Case(cell(DELETES, "after"), 10),
     "kills its parent": Case(cell(KILLS, "after"), 10),
-    "a 50 MB notebook": Case(edited(huge), 10),
     "invalid JSON": Case(raw('{"cells": [' * 3), 0, "unreadable", "JSON"),
     "lists within lists": Case(raw("[" * 10**6), 0, "unreadable", "JSON"),
     "not a notebook": Case(raw("[1, 2]"), 0, "unreadable", "no notebook"),
@@ -197,10 +194,12 @@ HOSTILE = {
     "floods the pipe": Case(cell(FLOODS, "after"), 0, says="no answer"),
     "lies about its cells": Case(cell(FORGED_AT), 0, says="exit status 1"),
     "unfolds in the grader": Case(cell(UNFOLDS, "after"), 10, says="no list"),
-    "a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
 }
 #: What does no harm: the same judgement is passed on it with or without a process of its own, which takes seconds.
 CARELESS = {
+    "blank": Case(lambda assignment, path: hand_in(assignment, path), 0, "blank"),
+    "half right": Case(cell("", double="return 2 * x", apply="return x"), 6),
+    "a 50 MB notebook": Case(edited(huge), 10),
     "sys.exit in a cell": Case(cell("import sys\nsys.exit()"), 10, says="SystemExit"),
     "a pickle in an output": Case(edited(pickled_output), 10),
     "a syntax error": Case(cell("def broken(:\n    pass"), 10, says="SyntaxError"),
