@@ -82,6 +82,17 @@ main_thread = pytest.mark.skipif(threading.current_thread() is not threading.mai
                                  reason="signals reach the main thread only")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C is heard, also where the tests were started in the background, whose processes begin deaf to it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @main_thread
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_interruption_waits_and_the_second_does_not(first):

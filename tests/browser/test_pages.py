@@ -12,7 +12,8 @@ from looks import ROOT, STILL, show
 
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PICTURED = (("light", 1280), ("dark", 375))  # all four with LONG=1
-MAX_HEIGHT = 16_000  # pixels; a taller picture is more than Chromium draws
+#: Pixels of a page that are drawn; 16,000 are as many as Chromium draws, and twice the work.
+MAX_HEIGHT = 16_000 if os.environ.get("ZSAR_LONG") else 8_000
 HEAVY = {"full-reproduction": 3e6}  # the report; any other page weighs 1.5 MB at most, scripts and fonts included,
 # as a web host sends them: compressed
 WEIGHT = """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
@@ -40,7 +41,7 @@ MARK_TEXTS = """() => {
 
 
 def keep_picture(tab, file: str, width: int) -> None:
-    """The whole page as a picture, for those who look at what the tests saw."""
+    """The page, or as much as ``MAX_HEIGHT`` of it, as a picture, for those who look at what the tests saw."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     height = min(tab.evaluate("document.documentElement.scrollHeight"), MAX_HEIGHT)
     tab.screenshot(path=SCREENSHOTS / file, type="jpeg", quality=60, full_page=True,
@@ -82,9 +83,10 @@ def findings(tab, **options) -> list[str]:
 
 
 def test_all_rules_are_kept(opened):
+    """All but the size of what a finger must hit, which is measured on a phone."""
     show(opened, "light", 1280)
     assert opened.evaluate(MARK_TEXTS) > 10
-    assert findings(opened) == []
+    assert findings(opened, rules={"target-size": {"enabled": False}}) == []
 
 
 def check_in_the_dark(tab, width: int):
