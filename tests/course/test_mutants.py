@@ -12,7 +12,7 @@ from zsar.course.judge import Judge
 from zsar.course.session import LocalSession
 
 #: Wrong solutions of an assignment that are tried each time, at equal distances in the list; all, with LONG=1.
-USUAL = 2
+USUAL = 1
 
 
 @cache
