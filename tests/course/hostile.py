@@ -165,7 +165,7 @@ import sys
 sys.modules["__main__"].packed = pack
 """
 
-#: What is tried each time as a class, every submission shut in.
+#: What is graded as a class, every submission shut in.
 HOSTILE = {
     "right, with a long name " + "\u4f5c" * 70: Case(cell("", "after"), 10),
     "infinite loop in a function": Case(cell("", double="while True:\n        pass"), 5, says="stopped"),
