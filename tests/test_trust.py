@@ -266,13 +266,13 @@ def test_what_cannot_be_audited_is_told_first(halves):
 
 def test_the_command_audits_its_attack(tmp_path, capsys):
     out = tmp_path / "out.json"
-    words = ["evaluate", "--trust", "--profile", "drawn", "--images", "5", "--json", str(out)]
+    words = ["evaluate", "--trust", "--profile", "drawn", "--images", "8", "--json", str(out)]
     assert cli.main([*words, "--adapted", str(data_path("drawn", "adapted", "tecoa_finetune_seed-0.safetensors"))]) == 0
     text, record = capsys.readouterr().out, json.loads(out.read_text())
-    assert text.startswith("DrawnImageNet: PGD-20, L_inf, eps 4/255, alpha 1/255, worst iterate, 5 images: robust")
+    assert text.startswith("DrawnImageNet: PGD-20, L_inf, eps 4/255, alpha 1/255, worst iterate, 8 images: robust")
     assert len(record["rows"]) == 15 and record["complete"] and record["settings"]["iterate"] == "worst"
     assert {row["check"]: row["verdict"] for row in record["rows"]}["control"] != "not run"
-    assert record["rows"][0].items() >= {"dataset": "DrawnImageNet", "images": 5, "check": "labels fit"}.items()
+    assert record["rows"][0].items() >= {"dataset": "DrawnImageNet", "images": 8, "check": "labels fit"}.items()
 
 
 def test_a_failure_is_exit_status_one(drawn_weights, tmp_path, capsys):
