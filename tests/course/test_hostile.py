@@ -13,12 +13,15 @@ from zsar.course.sandbox import Limits, Sandbox
 from zsar.course.session import LocalSession
 from zsar.course.submissions import Submission
 
-#: What is graded as a class, in the sandbox; of what can be done in a cell as in a function, one.
-TWICE = ("infinite loop in a cell", "os._exit(0) in a cell")
-SHUT_IN = CASES if os.environ.get("ZSAR_LONG") else {name: HOSTILE[name] for name in HOSTILE if name not in TWICE}
-#: What never ends on its own, or takes all there is, is waited for no longer than it takes to see that. Little memory,
-#: for a machine may give it slowly: torch alone takes half a gigabyte, twice where a process forks.
-QUICK = Limits(memory=5 * 2**28, seconds=3, grace=5)
+LONG = bool(os.environ.get("ZSAR_LONG"))
+#: Graded by itself.
+ALONE = "memory bomb"
+#: Of what can be done in a cell as in a function, one is enough.
+TWICE = () if LONG else ("infinite loop in a cell", "os._exit(0) in a cell")
+#: What is graded as a class, in the sandbox.
+SHUT_IN = {name: case for name, case in (CASES if LONG else HOSTILE).items() if name not in (ALONE, *TWICE)}
+#: What never ends on its own is waited for no longer than it takes to see that.
+QUICK = Limits(seconds=3, grace=5)
 needs_bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap here")
 
 
@@ -60,6 +63,14 @@ def graded(tmp_path_factory):
 @pytest.mark.parametrize("name", SHUT_IN)
 def test_a_submission_gets_what_it_deserves(graded, name):
     check(SHUT_IN[name], graded[name])
+
+
+@needs_bwrap
+def test_what_takes_all_memory_is_stopped_for_it(assignment, tmp_path):
+    """With little memory and much time: a busy machine needed three seconds of the processor to give 800 MB."""
+    HOSTILE[ALONE].make(assignment, tmp_path / "eve.ipynb")
+    sandbox = Sandbox(limits=Limits(memory=2**30, seconds=60))
+    check(HOSTILE[ALONE], grading.grade(Submission("eve", tmp_path / "eve.ipynb"), [assignment], sandbox))
 
 
 @needs_bwrap
