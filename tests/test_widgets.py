@@ -43,6 +43,7 @@ from zsar.widgets import (
     curves,
     interpolation_state,
     pictures,
+    prompt_state,
     template_state,
 )
 
@@ -264,6 +265,17 @@ def test_a_sentence_names_the_two_likeliest_classes():
     state = template_state(torch.zeros(3, 2, 2), torch.tensor([0.2, 0.7, 0.1]), ("cat", "dog", "car"), 0, "A {}.")
     assert state.sentence.replace("\u00a0", " ") == (
         "With \u201cA {}.\u201d the cat is called dog, with 70.0 %; the next is cat, with 20.0 %.")
+
+
+def test_a_frame_is_told_from_the_bare_model():
+    image, sure = torch.full((3, 4, 4), 0.5), torch.tensor([0.1, 0.9, 0.0])
+    parts = [image, image, image, sure, sure.flip(0), ("cat", "dog", "car"), 0, "random"]
+    assert prompt_state(*parts, "around the frame").sentence.replace("\u00a0", " ") == (
+        "The cat, attacked around the frame, is called dog by the bare model, with 90.0 %; in the random frame it is "
+        "called dog, with 90.0 %.")
+    still = prompt_state(*parts)
+    assert still.sentence.startswith("The cat is called dog")
+    assert len(Tags(still.html).all("img")) == 3 and "framed, %" in Tags(still.html).text
 
 
 def test_the_coin_lies_between_the_ends():

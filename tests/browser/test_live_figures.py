@@ -9,6 +9,7 @@ from looks import STILL, luminance, open_tab, show
 FIGURES = {
     "breaking-clip": {"picture": "select", "eps": "range"},
     "zero-shot-clip": {"sentence": "select", "picture": "select"},
+    "finetuning-or-prompts": {"picture": "select", "frame": "select", "attack": "select"},
     "price-of-robustness": {"measured on": "select", "w": "range"},
     "full-reproduction": {"method": "select", "dataset": "select"},
 }

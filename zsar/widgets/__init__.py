@@ -9,7 +9,7 @@ from zsar.widgets.curves import LiveCurves
 from zsar.widgets.fragments import Bar, Change, Picture, bars, pictures, tradeoff_line
 from zsar.widgets.guess import GuessFigure, Round
 from zsar.widgets.live import LiveFigure, Menu, Slider, State
-from zsar.widgets.states import attack_state, interpolation_state, template_state
+from zsar.widgets.states import attack_state, interpolation_state, prompt_state, template_state
 
 __all__ = ["Bar", "Change", "GuessFigure", "LiveCurves", "LiveFigure", "Menu", "Picture", "Round", "Slider", "State",
-           "attack_state", "bars", "interpolation_state", "pictures", "template_state", "tradeoff_line"]
+           "attack_state", "bars", "interpolation_state", "pictures", "prompt_state", "template_state", "tradeoff_line"]

@@ -1,4 +1,6 @@
-"""The states of the book's own figures: an attack at one eps, a picture under one sentence, a point between towers."""
+"""The states of the book's own figures: an attack at one eps, a picture under one sentence or in a frame, a point
+between towers.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,6 +37,21 @@ def template_state(image: torch.Tensor, probabilities: torch.Tensor, names: Sequ
     sentence = (f"With \u201c{template}\u201d the {names[truth]} is called {names[first]}, with {sure}; the next is "
                 f"{names[second]}, with {less}.")
     return State(shown + _probabilities({"probability, %": probabilities}, names, truth, len(names)), sentence)
+
+
+def prompt_state(image: torch.Tensor, frame: torch.Tensor, prompted: torch.Tensor, bare: torch.Tensor,
+                 framed: torch.Tensor, names: Sequence[str], truth: int, kind: str, attack: str = "") -> State:
+    """An image [3, H, W], a pad prompt of some kind, magnified, and what the tower is shown; the probabilities [K] that
+    the bare model and the prompted one give that image. attack: how the image was attacked, if it was.
+    """
+    what = f"{names[truth]}, attacked {attack}" if attack else names[truth]
+    shown = pictures([Picture(image, "the picture", f"A picture of {what}", "jpeg"),
+                      Picture(frame, f"the {kind} frame, magnified", "A border of coloured noise around grey", "jpeg"),
+                      Picture(prompted, "what the tower is shown", f"The picture of {what}, in the frame", "jpeg")])
+    old, new = int(bare.argmax()), int(framed.argmax())
+    sentence = (f"The {what}{',' if attack else ''} is called {names[old]} by the bare model, with "
+                f"{_percent(bare[old])}; in the {kind} frame it is called {names[new]}, with {_percent(framed[new])}.")
+    return State(shown + _probabilities({"bare, %": bare, "framed, %": framed}, names, truth), sentence)
 
 
 def interpolation_state(curve: Mapping[float, tuple[Estimate, Estimate]], w: float) -> State:
