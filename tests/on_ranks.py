@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from zsar import __main__ as cli
 from zsar import adapt as command
 from zsar import distributed, trainer
 from zsar.adapt import adapt
-from zsar.attacks import MICRO_BATCH
+from zsar.attacks import MICRO_BATCH, pgd
 from zsar.datasets import ImageDataset
 from zsar.errors import AdaptationError, DivergenceError, OutputError, UnreadableImageError
 from zsar.losses import LOSSES, ImgCoAdv
@@ -80,6 +81,14 @@ def looker(clip, n: int, unreadable: Iterable[int], strict: bool = False) -> Tra
                    held_out=broken(made_up(n), unreadable))
 
 
+def smooth_pgd(objective, images: torch.Tensor, *, eps: float, alpha: float, **how) -> torch.Tensor:
+    """PGD in an L2 ball about as large as the cube: of a gradient near zero the sign is that of its rounding, which is
+    another on other processors, and a pixel that goes the other way changes the update a thousand times as much.
+    """
+    longer = images[0].numel() ** .5
+    return pgd(objective, images, eps=longer * eps, alpha=longer * alpha, norm="l2", **how)
+
+
 def update(clip, case: tuple) -> dict:
     """What a case comes to: how far each weight moved, the losses, and which images could not be read."""
     loss, method, changes, unreadable = case
@@ -87,7 +96,8 @@ def update(clip, case: tuple) -> dict:
     run._validate = lambda: None  # it takes longer than the steps
     weights = trainable(run.student) | trainable(run.loss)
     before = {name: value.detach().clone() for name, value in weights.items()}
-    run.advance(run.recipe.steps)
+    with mock.patch.object(trainer, "pgd", smooth_pgd):
+        run.advance(run.recipe.steps)
     return {"moved": {name: (value - before[name]).detach() for name, value in weights.items()},
             "losses": run.history.losses, "unreadable": run.history.unreadable}
 
