@@ -268,14 +268,17 @@ def test_a_sentence_names_the_two_likeliest_classes():
 
 
 def test_a_frame_is_told_from_the_bare_model():
-    image, sure = torch.full((3, 4, 4), 0.5), torch.tensor([0.1, 0.9, 0.0])
-    parts = [image, image, image, sure, sure.flip(0), ("cat", "dog", "car"), 0, "random"]
-    assert prompt_state(*parts, "around the frame").sentence.replace("\u00a0", " ") == (
-        "The cat, attacked around the frame, is called dog by the bare model, with 90.0 %; in the random frame it is "
-        "called dog, with 90.0 %.")
-    still = prompt_state(*parts)
-    assert still.sentence.startswith("The cat is called dog")
-    assert len(Tags(still.html).all("img")) == 3 and "framed, %" in Tags(still.html).text
+    parts = [torch.zeros(3, 4, 4), torch.ones(3, 8, 8), torch.tensor([0.2, 0.7, 0.1]), torch.tensor([0.6, 0.1, 0.3]),
+             ("cat", "dog", "car"), 0, "random"]
+    state = prompt_state(*parts, "transferred")
+    assert state.sentence.replace("\u00a0", " ") == (
+        "The cat, under the transferred attack, is called dog by the bare model, with 70.0 %; in the random frame it "
+        "is called cat, with 60.0 %.")
+    page = Tags(state.html)
+    files = [base64.b64decode(tag["src"].partition(",")[2]) for tag in page.all("img")]
+    assert [Image.open(io.BytesIO(file)).getpixel((0, 0)) for file in files] == [(0, 0, 0), (255, 255, 255)]
+    assert "cat20.060.0" in page.text and "bare, %framed, %" in page.text
+    assert prompt_state(*parts).sentence.startswith("The cat is called dog by the bare model")
 
 
 def test_the_coin_lies_between_the_ends():

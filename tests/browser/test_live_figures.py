@@ -175,6 +175,15 @@ def test_the_eps_slider_reads_its_eps(shown):
     assert figure.locator(".state img").count() == 3
 
 
+def test_the_prompt_viewer_says_what_was_chosen(shown):
+    figure = shown("finetuning-or-prompts")
+    figure.get_by_label("frame", exact=True).select_option("learned")
+    figure.get_by_label("attack", exact=True).select_option("white box")
+    sentence = seen(figure)[1]
+    assert "under the white box attack" in sentence and "in the learned frame" in sentence
+    assert figure.locator(".state img").count() == 2
+
+
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
 def test_guesses_are_counted(shown, way):
     figure = shown(GUESSES)

@@ -52,7 +52,7 @@ def make_class(n: int, folder: Path) -> dict[str, tuple[str, float]]:
     for number in range(n):
         name = NAMES[number % len(NAMES)]
         about = assignment(name)
-        kind = ("right", "wrong", "harm", "wrong", "blank", "unreadable")[number % 6]  # with five names: all pairs
+        kind = ("wrong", "right", "harm", "wrong", "blank", "unreadable")[number % 6]  # with five names: all pairs
         student, solutions = f"{number:03d} {kind}", about.sources("solution")
         path, score, status = folder / f"{student}.ipynb", about.max_score, "graded"
         if kind == "right":

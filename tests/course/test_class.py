@@ -1,6 +1,6 @@
 """A simulated class on the real assignments, in the real sandbox: nobody lost, every grade as due.
 
-Each time a class of one, whose work is right; with ``make test LONG=1`` of 200, all kinds of work on all assignments.
+Each time a class of one, who made one mistake; with ``make test LONG=1`` of 200, all kinds of work on all assignments.
 """
 
 import os

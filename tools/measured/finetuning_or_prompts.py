@@ -51,14 +51,15 @@ def from_cells() -> dict[str, float]:
     prompts = {name: printed(PAGE, rf"^pad\+token +{'([0-9,]+) +' * 2}\d", group)
                for group, name in ((1, "drawn"), (2, "ViT-B/32"))}
     share = {name: 100 * prompts[name] / numbers_trained[name] for name in prompts}
-    random_frame = r"^a random frame +[\d.]+ +([\d.]+) +([\d.]+)"
+    random_frame = r"^a random frame +[\d.]+ +([\d.]+) +([\d.]+) +([\d.]+)"
     return {"share of prompts, drawn": share["drawn"],
             "share of prompts, drawn over ViT-B/32": share["drawn"] / share["ViT-B/32"],
             "share of two blocks": printed(PAGE, r"^blocks-2 +[\d,]+ +[\d,]+ +([\d.]+)"),
             "clean beside untrained tokens": printed(PAGE, r"clean accuracy beside untrained tokens: ([\d.]+)"),
             "random frame, transferred": printed(PAGE, random_frame),
             "random frame, white box": printed(PAGE, random_frame, 2),
-            "original, white box": printed(PAGE, r"^original +[\d.]+ +[\d.]+ +([\d.]+)$")}
+            "random frame, on the original": printed(PAGE, random_frame, 3),
+            "original, white box": printed(PAGE, r"^original +[\d.]+ +[\d.]+ +([\d.]+) +[\d.]+$")}
 
 
 def from_literature() -> dict[str, float]:

@@ -41,9 +41,9 @@ USED_EPS, SLACK = 0.9, 1e-6
 WARN_CONTROL, FAIL_CONTROL = 10.0, 20.0
 #: Percent robust accuracy in a ball where no picture is what it was.
 FAIL_BIG = 5.0
-#: The sizes of batches whose results are compared with those of all at once, the images that are attacked for it (few,
-#: for an image alone takes longer than among others), and the share of images that may differ, for a processor may sum
-#: in another order; of few images one may.
+#: The sizes of batches whose results are compared with those of the audit's own, the images that are attacked for it
+#: (few, for an image alone takes longer than among others), and the share of images that may differ, for a processor
+#: may sum in another order; of few images one may.
 BATCHES, BATCHED_ATTACKS, BATCH_SHARE = (1, 7), 8, 1e-3
 #: Share of attacked images that may: their paths are many steps of signs, some of which are those of rounding.
 DRIFT_SHARE = 0.25
@@ -252,7 +252,7 @@ def check_batches(audit: Audit) -> Finding:
     count = int(differ.sum())
     verdict = "failure" if answers_fail or moved.float().mean() > DRIFT_SHARE else "warning" if count else "pass"
     return Finding("batches", verdict, 100 * count / audit.n, f"{count} of {audit.n} images answer otherwise in "
-                   f"batches of {' or '.join(map(str, BATCHES))} than all at once (attacked: the first {first})",
+                   f"batches of {' or '.join(map(str, BATCHES))} than in the audit's own (attacked: the first {first})",
                    "" if verdict == "pass" else "Sum the attack's loss over the batch, seed each image by itself, and "
                    "let no layer see the batch (eval()).")
 

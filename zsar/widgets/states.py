@@ -39,18 +39,17 @@ def template_state(image: torch.Tensor, probabilities: torch.Tensor, names: Sequ
     return State(shown + _probabilities({"probability, %": probabilities}, names, truth, len(names)), sentence)
 
 
-def prompt_state(image: torch.Tensor, frame: torch.Tensor, prompted: torch.Tensor, bare: torch.Tensor,
-                 framed: torch.Tensor, names: Sequence[str], truth: int, kind: str, attack: str = "") -> State:
-    """An image [3, H, W], a pad prompt of some kind, magnified, and what the tower is shown; the probabilities [K] that
-    the bare model and the prompted one give that image. attack: how the image was attacked, if it was.
+def prompt_state(image: torch.Tensor, prompted: torch.Tensor, bare: torch.Tensor, framed: torch.Tensor,
+                 names: Sequence[str], truth: int, frame: str, attack: str | None = None) -> State:
+    """An image [3, H, W] and what a model with a pad prompt is shown of it [3, S, S], both in [0, 1]; the probabilities
+    [K] that the bare model and the prompted one give ``image``. frame, attack: an adjective for each.
     """
-    what = f"{names[truth]}, attacked {attack}" if attack else names[truth]
-    shown = pictures([Picture(image, "the picture", f"A picture of {what}", "jpeg"),
-                      Picture(frame, f"the {kind} frame, magnified", "A border of coloured noise around grey", "jpeg"),
-                      Picture(prompted, "what the tower is shown", f"The picture of {what}, in the frame", "jpeg")])
+    what = f"{names[truth]}, under the {attack} attack," if attack else names[truth]
+    shown = pictures([Picture(image, "what the bare tower is shown", f"A picture, {what.rstrip(',')}", "jpeg"),
+                      Picture(prompted, f"in the {frame} frame", f"The picture with the {frame} frame added", "jpeg")])
     old, new = int(bare.argmax()), int(framed.argmax())
-    sentence = (f"The {what}{',' if attack else ''} is called {names[old]} by the bare model, with "
-                f"{_percent(bare[old])}; in the {kind} frame it is called {names[new]}, with {_percent(framed[new])}.")
+    sentence = (f"The {what} is called {names[old]} by the bare model, with {_percent(bare[old])}; in the {frame} "
+                f"frame it is called {names[new]}, with {_percent(framed[new])}.")
     return State(shown + _probabilities({"bare, %": bare, "framed, %": framed}, names, truth), sentence)
 
 
