@@ -27,7 +27,7 @@ from zsar.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
 #: Of the length of an update. What is found is 3e-6, after sums over images, patches and ranks in other orders, and
-#: 1e-5 for FARE, which compares two nearly equal embeddings. With equal weights of ranks that have 3 and 4 of 7 images
+#: 1e-5 for FARE, which compares two nearly equal embeddings. With equal weights of ranks that have 2, 2 and 3 images
 #: it is 4e-2 and more, with equal seeds on all ranks 4e-3.
 ROUNDING = 1e-4
 
