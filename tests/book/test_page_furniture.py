@@ -56,7 +56,7 @@ def test_minutes_are_the_sum_of_what_exercises_state():
     assert book_furniture.exercise_minutes(stated) == 70
     assert book_furniture.exercise_minutes("nothing") == 0
     assert book_furniture.minutes(1000, 25, 90) == ("Reading 5 min (1,000 words at 200 a minute) · exercises 25 min · "
-                                                    "running 1.5 min (measured)")
+                                                    "ran in 1.5 min for this page")
     assert book_furniture.minutes(10, 0, None) == "Reading 1 min (10 words at 200 a minute)"
 
 

@@ -57,7 +57,7 @@ def minutes(words: int, exercises: int, seconds: float | None) -> str:
     if exercises:
         parts.append(f"exercises {exercises} min")
     if seconds is not None:
-        parts.append(f"running {seconds / 60:.1f} min (measured)")
+        parts.append(f"ran in {seconds / 60:.1f} min for this page")
     return " · ".join(parts)
 
 

@@ -10,8 +10,8 @@ from zsar.widgets import Bar, Change, LiveFigure, Menu, State, bars
 
 ALL_METHODS, ALL_DATASETS = "all methods", "all datasets"
 COLUMNS = ("clean, %", "attacked, %", "images", "clean, points", "attacked, points")
-STILL = ("In the built page two menus choose a method and a dataset. Points are the difference to the original CLIP on "
-         "the same images, with 95 % intervals.")
+STILL = ("Where scripts run, two menus choose a method and a dataset. Points are the difference to the original CLIP "
+         "on the same images, with 95 % intervals.")
 
 
 def explorer(scores: Scores, attack: str) -> LiveFigure:
